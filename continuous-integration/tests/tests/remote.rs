@@ -98,13 +98,13 @@ fn checkout() -> Test<TempDir> {
 
 fn spawn(
     (program, arguments): (&str, &[&str]),
-    url: &str,
+    input: &str,
     folder: &Path,
     variables: &[(&str, &str)],
 ) -> Test<Child> {
     // Outside of the checkout, which must have no changes.
-    let input = tempfile::NamedTempFile::new()?;
-    fs::write(input.path(), documents(url))?;
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), input)?;
     let child = Command::new(programs().join(program))
         .args(arguments)
         .current_dir(folder)
@@ -114,7 +114,7 @@ fn spawn(
         .envs([("ROOT", ROOT), ("TOKEN", "a-token-of-tests")])
         .env("S3", r#"{"accessKeyId": "a", "secretAccessKey": "b"}"#)
         .envs(variables.iter().copied())
-        .stdin(fs::File::open(input.path())?)
+        .stdin(fs::File::open(file.path())?)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
@@ -196,7 +196,7 @@ fn every_program_waits_for_a_service_that_is_away_for_three_seconds() -> Test {
         let address = format!("127.79.0.{}:8080", index + 1);
         let folder = checkout()?;
         let began = Instant::now();
-        let child = spawn(program, &format!("http://{address}"), folder.path(), &[])?;
+        let child = spawn(program, &documents(&format!("http://{address}")), folder.path(), &[])?;
         thread::sleep(Duration::from_secs(3).saturating_sub(began.elapsed()));
         let requests = serve(TcpListener::bind(&address)?, None);
         let output = end(child)?;
@@ -222,7 +222,7 @@ fn no_proxy_receives_a_request_to_a_service_on_this_machine() -> Test {
             ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
         let variables = names.map(|name| (name, via.as_str()));
         let folder = checkout()?;
-        let output = end(spawn(program, &url, folder.path(), &variables)?)?;
+        let output = end(spawn(program, &documents(&url), folder.path(), &variables)?)?;
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(seen(&proxied), [""; 0], "{}: {said}", program.0);
         assert!(!seen(&requests).is_empty(), "{}: {said}", program.0);
@@ -275,7 +275,7 @@ fn run_with(
     let url = format!("https://{}", listener.local_addr()?);
     let requests = serve(listener, Some(authority.tls.clone()));
     let folder = checkout()?;
-    let output = end(spawn(program, &url, folder.path(), &[variable])?)?;
+    let output = end(spawn(program, &documents(&url), folder.path(), &[variable])?)?;
     Ok((seen(&requests), output))
 }
 
@@ -307,6 +307,31 @@ fn every_program_trusts_the_authorities_that_a_variable_names_and_no_others() ->
         }
         Ok(())
     })
+}
+
+/// The two programs that read a registry.
+#[test]
+fn a_registry_of_the_authority_in_its_document_is_trusted() -> Test {
+    for (program, at) in [("artifact-attest", "/registry"), ("flux-seed", "/flux")] {
+        let (ours, other) = (Authority::new()?, Authority::new()?);
+        for (authority, is_trusted) in [(&ours, true), (&other, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let url = format!("https://{}", listener.local_addr()?);
+            let requests = serve(listener, Some(ours.tls.clone()));
+            let input = documents(&url);
+            let (project, others) = input.split_once('\n').ok_or("one document")?;
+            let mut project: Value = serde_json::from_str(project)?;
+            let registry = project.pointer_mut(&format!("/spec/endpoints{at}"));
+            let registry = registry.ok_or("no registry")?;
+            registry["certificateAuthority"] = fs::read_to_string(authority.file())?.into();
+            let folder = checkout()?;
+            let input = format!("{project}\n{others}");
+            let output = end(spawn((program, &["plan"]), &input, folder.path(), &[])?)?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(!seen(&requests).is_empty(), is_trusted, "{program}: {said}");
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::oci::{Digest, Package};
 use crate::rebuild_cache::RebuildCache;
 use crate::sbom::Lock;
 use crate::source::Source;
-use crate::spec::{Build, Image, Manifests, Rebuild};
+use crate::spec::{self, Build, Image, Manifests, Rebuild, Tag};
 use crate::statement::{self, Identity, Origin, Predicate, Statements};
 use crate::tree::{self, Files};
 
@@ -25,13 +25,15 @@ pub(crate) struct BuildPlan {
     pub(crate) identity: Identity,
     pub(crate) source: Source,
     product: Product,
+    /// Declared tags, with placeholders.
+    tags: Vec<Tag>,
 }
 
 #[derive(Debug)]
 enum Product {
     Image {
         build: Build,
-        image: Image,
+        image: Box<Image>,
         twice: bool,
         derivation: Derivation,
         lock: Option<Lock>,
@@ -51,6 +53,7 @@ impl BuildPlan {
         nix: &Nix<'_>,
         identity: &Identity,
         (build, image, rebuild): (&Build, &Image, Option<Rebuild>),
+        tags: &[Tag],
     ) -> Result<Self, Error> {
         let source = Source::find(nix.document, &build.flake)?;
         let (source, derivation) = nix.evaluate(&source, build)?;
@@ -58,9 +61,9 @@ impl BuildPlan {
         let lock = lock.map(|bytes| Lock::read(&bytes)).transpose();
         let lock = lock.map_err(|why| Error::Manifest { path: "Cargo.lock".to_owned(), why })?;
         let twice = rebuild.unwrap_or_default() == Rebuild::Required;
-        let (build, image) = (build.clone(), image.clone());
+        let (build, image) = (build.clone(), Box::new(image.clone()));
         let product = Product::Image { build, image, twice, derivation, lock };
-        Ok(Self { identity: identity.clone(), source, product })
+        Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
     }
 
     /// Reads the manifests of the commit, and pins their images to `references`.
@@ -68,6 +71,7 @@ impl BuildPlan {
         identity: &Identity,
         declared: &Manifests,
         references: BTreeMap<String, String>,
+        tags: &[Tag],
     ) -> Result<Self, Error> {
         let source = Source::find(&identity.document, &declared.path)?;
         let written = tree::published(&source.tree()?).map_err(|mistakes| {
@@ -77,7 +81,7 @@ impl BuildPlan {
         let pinned = manifests::pin(&written, &references)?;
         let package = manifests::package(&pinned, &identity.source, &source.rev)?;
         let product = Product::Manifests { written, references, package };
-        Ok(Self { identity: identity.clone(), source, product })
+        Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
     }
 
     fn metadata<'a>(&'a self, build: &Build, image: &'a Image) -> ImageMetadata<'a> {
@@ -98,6 +102,27 @@ impl BuildPlan {
         };
         let rev = self.source.rev.get(..7).unwrap_or_default();
         Ok(format!("{rev}-{}", &content.hex()[..8]))
+    }
+
+    /// Returns the declared tags with the package's version and the commit in place of the placeholders.
+    pub(crate) fn tags(&self) -> Result<Vec<String>, Error> {
+        let version = match &self.product {
+            Product::Image { derivation, .. } => derivation.version.as_str(),
+            Product::Manifests { .. } => "",
+        };
+        let rev = self.source.rev.get(..7).unwrap_or_default();
+        let filled = |tag: &Tag| {
+            let tag = tag.as_str();
+            // A tag has no `+`, which versions have before build metadata; Helm writes `_`, too
+            // (https://helm.sh/docs/topics/registries/#oci-feature-deprecation-and-behavior-changes-with-v380).
+            let filled = tag.replace("{version}", &version.replace('+', "_")).replace("{rev}", rev);
+            if !spec::is_tag(&filled) || (version.is_empty() && tag.contains("{version}")) {
+                let (tag, version) = (tag.to_owned(), version.to_owned());
+                return Err(Error::NoVersion { tag, version });
+            }
+            Ok(filled)
+        };
+        self.tags.iter().map(filled).collect()
     }
 
     /// Returns the build that `apply` needs, unless a published provenance already has its result.

@@ -52,16 +52,22 @@ impl Signing {
     /// Returns the bundle of `statement`. The nonce derives from key and statement (RFC 6979), so
     /// that the same statement yields the same bundle.
     pub(crate) fn sign(&self, statement: &[u8]) -> Vec<u8> {
-        let signature: Signature = self.key.sign(&signed(statement));
+        let signature = self.signature(&signed(statement));
         crate::json::bytes(&json!({
             "mediaType": MEDIA_TYPE,
             "verificationMaterial": {"publicKey": {"hint": self.public.hint()}},
             "dsseEnvelope": {
                 "payload": BASE64.encode(statement),
                 "payloadType": PAYLOAD_TYPE,
-                "signatures": [{"sig": BASE64.encode(signature.to_der().as_bytes())}],
+                "signatures": [{"sig": signature}],
             },
         }))
+    }
+
+    /// Returns the signature of `bytes`, in base64.
+    pub(crate) fn signature(&self, bytes: &[u8]) -> String {
+        let signature: Signature = self.key.sign(bytes);
+        BASE64.encode(signature.to_der().as_bytes())
     }
 
     /// Returns the private key as PKCS#8 PEM, which OpenSSL reads.
@@ -93,6 +99,13 @@ impl Public {
 
     fn hint(&self) -> String {
         BASE64.encode(&Sha256::digest(&self.der))
+    }
+
+    /// Whether `signature`, in base64, is this key's signature of `bytes`.
+    pub(crate) fn has_signed(&self, bytes: &[u8], signature: &str) -> bool {
+        let signature = BASE64.decode(signature.as_bytes()).ok();
+        let signature = signature.and_then(|der| Signature::from_der(&der).ok());
+        signature.is_some_and(|signature| self.key.verify(bytes, &signature).is_ok())
     }
 
     /// Returns the statement in `bundle` if this key signed it and `subject` is its only subject.

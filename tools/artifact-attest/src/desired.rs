@@ -19,6 +19,8 @@ pub struct Desired {
     pub digest: Deferred<Digest>,
     /// Tag of the manifest, for example `f00dcaf-1a2b3c4d`.
     pub tag: Deferred<String>,
+    /// Declared tags, which move to the manifest in this order.
+    pub tags: Vec<Deferred<String>>,
     /// Statements that must be signed about the manifest.
     pub statements: BTreeSet<Predicate>,
 }

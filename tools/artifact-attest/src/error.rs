@@ -59,6 +59,20 @@ pub enum Error {
     /// The document declares neither form of an artifact, or both.
     #[error("an Artifact has either `build` and `image`, or `manifests` alone")]
     NoShape,
+    /// The Project's certificates of the registry are invalid.
+    #[error("{why}")]
+    NoAuthority {
+        /// Cause, with the name of the field.
+        why: String,
+    },
+    /// A declared tag cannot be made from the package's version.
+    #[error("the tag `{tag}` cannot be made: the version of the package is `{version}`")]
+    NoVersion {
+        /// Tag as declared.
+        tag: String,
+        /// Version of the package; empty if the package has none.
+        version: String,
+    },
     /// The Project's list of keys is empty.
     #[error("the Project has no public key that verifies artifacts")]
     NoKey,
@@ -205,7 +219,10 @@ fn registry_help(error: &registry::Error) -> Option<String> {
             "run the same command again later: blobs that are already published are not sent again"
         }
         registry::Error::Denied { anonymous: true, .. } => {
-            "give the Project `endpoints.registry.token`"
+            "give the Project `endpoints.registry.token`, or log in with `docker login`"
+        }
+        registry::Error::Denied { status: 401, .. } => {
+            "check `token` and `user` in `endpoints.registry`, or log in again with `docker login` (user names: your Docker ID at Docker Hub, `AWS` at Amazon ECR, `oauth2accesstoken` or `_json_key` at Google; other registries with robots check the robot's name)"
         }
         registry::Error::Denied { .. } => {
             "check the permissions of the token in `endpoints.registry`: `plan` and `verify` read, `apply` writes, `destroy` deletes"
@@ -238,7 +255,7 @@ impl Diagnostic for Error {
             Self::Git { .. } => Reason::GitFailed,
             Self::Shallow { .. } => Reason::HistoryIncomplete,
             Self::Dirty { .. } => Reason::NotCommitted,
-            Self::Manifest { .. } => Reason::SourceInvalid,
+            Self::Manifest { .. } | Self::NoVersion { .. } => Reason::SourceInvalid,
             Self::Evaluation { .. } => Reason::EvaluationFailed,
             Self::Build { .. } => Reason::BuildFailed,
             Self::BuildTimeout { .. } => Reason::TimedOut,
@@ -246,7 +263,7 @@ impl Diagnostic for Error {
             Self::Nix { .. } | Self::NixGarbled { .. } => Reason::NixFailed,
             Self::Registry(error) => error.reason(),
             Self::Invisible { .. } => Reason::AbsenceUnproven,
-            Self::NoShape => Reason::Invalid,
+            Self::NoShape | Self::NoAuthority { .. } => Reason::Invalid,
             Self::NoKey => Reason::VerificationKeyMissing,
             Self::ForeignKey { .. } => Reason::ForeignKey,
             Self::NotInSource { .. } => Reason::NotInSource,
@@ -281,7 +298,13 @@ impl Diagnostic for Error {
                 "commit the changes: a published artifact names a commit that others can build"
             }
             Self::Manifest { .. } => "correct the file, and commit the change",
+            Self::NoVersion { .. } => {
+                "give the flake's package a `version` of letters, digits and . - + _, and commit the change"
+            }
             Self::NoShape => return None,
+            Self::NoAuthority { .. } => {
+                "write the authority's certificate in PEM into `endpoints.registry.certificateAuthority` of the Project"
+            }
             Self::NoKey => {
                 "write the public key under `verificationKeys.artifacts` of the Project (`artifact-attest derive` prints it)"
             }
@@ -391,6 +414,8 @@ impl Diagnostic for Error {
             | Self::Invisible { .. }
             | Self::Nix { .. }
             | Self::NoShape
+            | Self::NoAuthority { .. }
+            | Self::NoVersion { .. }
             | Self::NoKey
             | Self::ForeignKey { .. }
             | Self::NotInSource { .. }

@@ -63,15 +63,19 @@ pub(crate) fn execute(
             Ok(String::new())
         }
         Step::Withdraw { digest, tags } => {
-            let remover = session.remover(permit);
+            let remover = session.writer(permit);
             for tag in tags {
                 remover.delete_tag(tag, digest)?;
             }
             remover.delete(digest)?;
             Ok(String::new())
         }
-        Step::Detach { digest, bundles } => {
-            detach(digest, bundles, &session.remover(permit))?;
+        Step::Detach { digest, bundles, signature } => {
+            let writer = session.writer(permit);
+            if *signature {
+                writer.unsign(digest, &session.payload(digest), &session.keys.all())?;
+            }
+            detach(digest, bundles, &writer)?;
             Ok(String::new())
         }
     }
@@ -124,6 +128,9 @@ fn attest(
         entries.push(entry);
     }
     writer.list(&subject.digest, &entries, &[])?;
+    if about.contains(&Predicate::Signature) {
+        writer.sign(&subject.digest, &session.payload(&subject.digest), signing)?;
+    }
     Ok(format!("key {}", signing.public.id()))
 }
 

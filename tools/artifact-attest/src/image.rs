@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
 use crate::Error;
+use crate::base;
 use crate::nix::Closure;
 use crate::oci::{Blob, Content, Descriptor, Digest, IMAGE_CONFIG, IMAGE_LAYER, Manifest, Package};
 use crate::spec::{Image, System};
@@ -40,18 +41,33 @@ impl ImageMetadata<'_> {
     }
 
     fn config(&self, diff_id: &Digest) -> Vec<u8> {
+        let Image { user, entrypoint, command, working_directory, ca_certificates, .. } =
+            self.image;
+        let mut environment = BTreeMap::from([("PATH", "/bin")]);
+        environment.extend(ca_certificates.then_some(("SSL_CERT_FILE", base::CA_FILE)));
+        environment.extend(
+            self.image.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+        );
+        let environment: Vec<_> =
+            environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut labels = self.annotations();
+        labels.extend(self.image.labels.clone());
+        let mut config = json!({
+            "User": user,
+            "Env": environment,
+            "Entrypoint": entrypoint,
+            "WorkingDir": working_directory,
+            "Labels": labels,
+        });
+        if !command.is_empty() {
+            config["Cmd"] = json!(command);
+        }
         let ports = self.image.ports.iter().map(|port| (format!("{port}/tcp"), json!({})));
+        config["ExposedPorts"] = json!(ports.collect::<BTreeMap<_, Value>>());
         crate::json::bytes(&json!({
             "architecture": self.system.oci(),
             "os": "linux",
-            "config": {
-                "User": self.image.user,
-                "ExposedPorts": ports.collect::<BTreeMap<_, Value>>(),
-                "Env": ["PATH=/bin"],
-                "Entrypoint": self.image.entrypoint,
-                "WorkingDir": "/",
-                "Labels": self.annotations(),
-            },
+            "config": config,
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         }))
     }
@@ -72,6 +88,12 @@ impl ImageMetadata<'_> {
                     out = out.display()
                 ));
             }
+        }
+        if self.image.ca_certificates && fs::symlink_metadata(out.join("etc/ssl")).is_ok() {
+            return Some(format!(
+                "{} has its own etc/ssl: remove it, or `image.caCertificates`",
+                out.display()
+            ));
         }
         let program = self.image.entrypoint.first()?;
         let path = Path::new(program);
@@ -95,7 +117,7 @@ impl ImageMetadata<'_> {
 
     /// Returns the image of `closure`. The top-level folders of `out` are linked from `/`.
     pub(crate) fn package(&self, closure: &Closure, out: &str) -> Result<Package, Error> {
-        let (layer, diff_id) = layer(closure, Path::new(out))
+        let (layer, diff_id) = layer(closure, Path::new(out), &base::files(self.image))
             .map_err(|source| Error::Unreadable { what: out.to_owned(), source })?;
         let config = self.config(&diff_id);
         let manifest = self.manifest(&config, layer.descriptor.clone());
@@ -127,7 +149,7 @@ pub(crate) fn annotations(source: &str, rev: &str) -> BTreeMap<String, String> {
 }
 
 /// Returns the layer, and the digest of its uncompressed bytes.
-fn layer(closure: &Closure, out: &Path) -> io::Result<(Blob, Digest)> {
+fn layer(closure: &Closure, out: &Path, base: &base::Files) -> io::Result<(Blob, Digest)> {
     let mut archive = tar::Builder::new(Hashing::new(gzip(Hashing::new(tempfile::tempfile()?))));
     for folder in ancestors(closure) {
         append(&mut archive, &folder, EntryType::Directory, 0o755, 0, io::empty())?;
@@ -135,9 +157,40 @@ fn layer(closure: &Closure, out: &Path) -> io::Result<(Blob, Digest)> {
     for path in closure.keys() {
         tree(&mut archive, Path::new(path))?;
     }
+    let mut linked = Vec::new();
     for entry in sorted(out)? {
-        let name = entry.file_name().unwrap_or_default();
-        link(&mut archive, Path::new(name), &entry)?;
+        let name = Path::new(entry.file_name().unwrap_or_default());
+        if name == Path::new("etc") {
+            // A folder with links, so that the image's own files have a place in it.
+            linked.extend(
+                sorted(&entry)?
+                    .into_iter()
+                    .map(|file| (name.join(file.file_name().unwrap_or_default()), file)),
+            );
+        } else {
+            linked.push((name.to_owned(), entry.clone()));
+        }
+    }
+    for folder in [("etc", 0o755), ("tmp", 0o1777)] {
+        let name = Path::new(folder.0);
+        if linked.iter().all(|(linked, _)| linked != name) {
+            append(&mut archive, name, EntryType::Directory, folder.1, 0, io::empty())?;
+        }
+    }
+    for (name, to) in &linked {
+        link(&mut archive, name, to)?;
+    }
+    // A file of the package wins over one of these.
+    let is_free = |path: &Path| linked.iter().all(|(linked, _)| !path.starts_with(linked));
+    for (path, content) in base.iter().filter(|(path, _)| is_free(Path::new(path))) {
+        for folder in Path::new(path).ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            // `etc` exists since the loop above.
+            if folder.components().count() > 1 {
+                append(&mut archive, folder, EntryType::Directory, 0o755, 0, io::empty())?;
+            }
+        }
+        let size = content.len() as u64;
+        append(&mut archive, Path::new(path), EntryType::Regular, 0o444, size, content.as_slice())?;
     }
     let archive = archive.into_inner()?;
     let diff_id = Digest::from_sha256(&archive.hash.finalize());
@@ -279,11 +332,11 @@ mod tests {
         let out = folder.path().join("a-path-in-a-store-that-is-long-enough-to-need-more-than-one-header-of-a-tar-archive-because-it-exceeds-a-hundred");
         files(&out)?;
         let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
-        let (first, diff_id) = layer(&closure, &out)?;
+        let (first, diff_id) = layer(&closure, &out, &base::Files::new())?;
         let notes = File::options().append(true).open(out.join("notes"))?;
         notes.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(9))?;
         fs::set_permissions(out.join("bin/run"), fs::Permissions::from_mode(0o700))?;
-        let (second, again) = layer(&closure, &out)?;
+        let (second, again) = layer(&closure, &out, &base::Files::new())?;
         assert_eq!((first.descriptor, diff_id), (second.descriptor, again));
         Ok(())
     }
@@ -294,7 +347,7 @@ mod tests {
         let out = folder.path().join("out");
         files(&out)?;
         let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
-        let (blob, _) = layer(&closure, &out)?;
+        let (blob, _) = layer(&closure, &out, &base::Files::new())?;
         let Content::File(file) = blob.content else { unreachable!("a layer is a file") };
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
         let mut links = BTreeMap::new();
@@ -306,5 +359,77 @@ mod tests {
         }
         assert_eq!(links["bin"], out.join("bin").display().to_string());
         Ok(())
+    }
+
+    fn image(more: &str) -> Image {
+        let image = format!("{{\"repository\": \"aa\", \"entrypoint\": [\"/bin/run\"]{more}}}");
+        serde_json::from_str(&image).expect("an image")
+    }
+
+    /// Returns the entries of the layer with their modes and contents.
+    fn unpacked(out: &Path, image: &Image) -> io::Result<BTreeMap<String, (u32, String)>> {
+        let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
+        let (blob, _) = layer(&closure, out, &base::files(image))?;
+        let Content::File(file) = blob.content else { unreachable!("a layer is a file") };
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+        let mut entries = BTreeMap::new();
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.display().to_string();
+            let mut content = Vec::new();
+            io::Read::read_to_end(&mut entry, &mut content)?;
+            let content = String::from_utf8_lossy(&content).into_owned();
+            let known = entries.insert(path.clone(), (entry.header().mode()?, content));
+            assert_eq!(known, None, "{path} is there once");
+        }
+        Ok(entries)
+    }
+
+    #[test]
+    fn every_image_has_a_temporary_folder_and_users() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let out = folder.path().join("out");
+        files(&out)?;
+        let all = unpacked(&out, &image(", \"user\": \"1000:2000\", \"caCertificates\": true"))?;
+        assert_eq!(all["tmp/"].0, 0o1777);
+        assert!(all["etc/passwd"].1.contains("\nuser:x:1000:2000:"), "{}", all["etc/passwd"].1);
+        assert!(all["etc/group"].1.contains("\nuser:x:2000:"));
+        assert!(all["etc/ssl/certs/ca-certificates.crt"].1.matches("BEGIN CERT").count() > 50);
+        assert!(!unpacked(&out, &image(""))?.keys().any(|path| path.contains("ssl")));
+        Ok(())
+    }
+
+    #[test]
+    fn files_of_the_package_win_over_those_of_every_image() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let out = folder.path().join("out");
+        files(&out)?;
+        fs::create_dir(out.join("etc"))?;
+        fs::write(out.join("etc/passwd"), "theirs")?;
+        fs::create_dir(out.join("tmp"))?;
+        let all = unpacked(&out, &image(""))?;
+        assert_eq!(all["etc/passwd"], (0o777, String::new()), "a link");
+        assert!(all["etc/group"].1.starts_with("root:"));
+        assert_eq!(all["tmp"].0, 0o777, "a link");
+        Ok(())
+    }
+
+    #[test]
+    fn the_configuration_has_what_the_document_declares() {
+        let image = image(
+            ", \"command\": [\"-v\"], \"environment\": {\"TZ\": \"UTC\", \"PATH\": \"/opt\"}, \"labels\": {\"a\": \"b\"}, \"workingDirectory\": \"/srv\", \"caCertificates\": true",
+        );
+        let metadata =
+            ImageMetadata { image: &image, system: System::Amd64, source: "s", rev: "r" };
+        let config: Value =
+            serde_json::from_slice(&metadata.config(&Digest::of(b""))).expect("JSON");
+        let config = &config["config"];
+        assert_eq!(
+            config["Env"],
+            json!(["PATH=/opt", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt", "TZ=UTC"])
+        );
+        assert_eq!((&config["Cmd"], &config["WorkingDir"]), (&json!(["-v"]), &json!("/srv")));
+        assert_eq!(config["Labels"]["a"], "b");
+        assert_eq!(config["Labels"]["org.opencontainers.image.revision"], "r");
     }
 }

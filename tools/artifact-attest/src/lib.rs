@@ -14,6 +14,7 @@
 //! **Invariant:** equal commits and keys give equal bytes, including the signatures. So a second run
 //! only reads, and another run restores a lost signature.
 
+mod base;
 mod build_plan;
 mod bundle;
 mod cli;
@@ -26,8 +27,10 @@ mod git;
 mod image;
 mod json;
 mod keys;
+mod legacy;
 mod manifests;
 mod nix;
+mod object_cache;
 mod observe;
 mod oci;
 pub mod plan;
@@ -36,6 +39,7 @@ mod sbom;
 mod session;
 mod source;
 pub mod spec;
+pub mod stanzas;
 mod statement;
 pub mod status;
 pub mod step;

@@ -25,6 +25,8 @@ pub(crate) struct Derivation {
     pub(crate) digest: Digest,
     /// Store path of the build result.
     pub(crate) out: String,
+    /// Version of the package; empty if the package has none.
+    pub(crate) version: String,
     /// Locked inputs of the flake, direct and indirect.
     pub(crate) inputs: Vec<Input>,
 }
@@ -45,6 +47,9 @@ pub(crate) enum Pin {
     /// Git commit, where Nix has not computed a NAR (lazy trees).
     Commit(String),
 }
+
+/// Nix function that tells what a plan needs to know of a package.
+const TOLD: &str = "package: [ package.drvPath package.outPath (package.version or \"\") ]";
 
 /// Store paths, with the SHA-256 of their NARs in hexadecimal.
 pub(crate) type Closure = BTreeMap<String, String>;
@@ -113,7 +118,7 @@ impl Nix<'_> {
                 ),
             }
         }
-        let (source, (path, out)) = chosen;
+        let (source, [path, out, version]) = chosen;
         let derivation =
             fs::read(&path).map_err(|source| Error::Unreadable { what: path.clone(), source })?;
         let metadata = self.metadata(&flake(&source.rev), &self.overrides())?;
@@ -123,21 +128,21 @@ impl Nix<'_> {
             inputs_of(&inputs).ok_or_else(|| garbled("flake metadata"))?.map_err(|input| {
                 Error::Unlocked { said: format!("the lock has no hash of {input}") }
             })?;
-        Ok((source, Derivation { path, digest: Digest::of(&derivation), out, inputs }))
+        Ok((source, Derivation { path, digest: Digest::of(&derivation), out, version, inputs }))
     }
 
-    /// Returns the store paths of the `.drv` file and of the build result.
-    fn derivation(&self, flake: &Flake<'_>, build: &Build) -> Result<(String, String), Error> {
+    /// Returns the store paths of the `.drv` file and of the build result, and the package's version.
+    fn derivation(&self, flake: &Flake<'_>, build: &Build) -> Result<[String; 3], Error> {
         let (system, attribute) = (build.system.nix(), build.attribute.as_str());
         let installable = format!("{}#packages.{system}.\"{attribute}\"", flake.url());
-        let eval = ["eval", "--json", "--apply", "it: [ it.drvPath it.outPath ]", &installable];
+        let eval = ["eval", "--json", "--apply", TOLD, &installable];
         let overrides = self.overrides();
         let all = [&eval[..], &overrides.iter().map(String::as_str).collect::<Vec<_>>()].concat();
         let paths = self.nix(flake, &all)?;
-        let paths: (String, String) =
+        let told: [String; 3] =
             serde_json::from_slice(&paths.stdout).map_err(|_| garbled("eval"))?;
         let is_path = |path: &String| path.starts_with('/') && !path.contains("..");
-        if is_path(&paths.0) && is_path(&paths.1) { Ok(paths) } else { Err(garbled("eval")) }
+        if told[..2].iter().all(is_path) { Ok(told) } else { Err(garbled("eval")) }
     }
 
     /// Fails if the commit's lock is missing or does not match flake.nix. Overrides of this machine
@@ -255,9 +260,17 @@ impl Nix<'_> {
 
     /// Returns the build result with its runtime dependencies.
     pub(crate) fn closure(&self, derivation: &Derivation) -> Result<Closure, Error> {
-        let features = ["--extra-experimental-features", "nix-command"];
-        let arguments = [&features[..], &["path-info", "--json", "--recursive", &derivation.out]];
-        let ended = tool::run(self.document, "nix", arguments.concat())?;
+        let path_info = |more: &[&str]| {
+            let features = ["--extra-experimental-features", "nix-command", "path-info", "--json"];
+            let what = ["--recursive", derivation.out.as_str()];
+            tool::run(self.document, "nix", [&features[..], more, &what].concat())
+        };
+        // Nix 2.33 and newer warn without the flag that "it will become an error"; older ones, and Lix,
+        // do not know the flag (Nix, `src/nix/path-info.cc`).
+        let mut ended = path_info(&["--json-format", "1"])?;
+        if ended.code != Some(0) && ended.said.contains("--json-format") {
+            ended = path_info(&[])?;
+        }
         if ended.code != Some(0) {
             let (path, killed) = (derivation.path.clone(), ended.code.is_none());
             return Err(Error::Nix { path, said: ended.said, killed });

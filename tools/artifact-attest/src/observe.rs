@@ -9,6 +9,7 @@ use crate::build_plan::BuildPlan;
 use crate::bundle::Public;
 use crate::clients::registry::{Reader, Signed};
 use crate::desired::Desired;
+use crate::legacy;
 use crate::nix::BuildResult;
 use crate::oci::{Digest, Manifest, Package};
 use crate::plan::{ActualState, Owner, Publication};
@@ -51,11 +52,11 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// Returns an artifact of which nothing is known before a build.
-    fn unknown(desired: Desired, tagged: Option<Digest>) -> Self {
+    /// Returns an artifact of which nothing but its tags is known before a build.
+    fn unknown(desired: Desired, tagged: Option<Digest>, named: BTreeMap<String, Digest>) -> Self {
         Self {
             desired,
-            actual: ActualState { tagged, ..ActualState::default() },
+            actual: ActualState { tagged, named, ..ActualState::default() },
             manifest: Vec::new(),
             built: BuildResult::default(),
             statements: Statements::new(),
@@ -63,10 +64,12 @@ impl Published {
     }
 
     /// Returns the artifact of a document that waits for the reference of another document.
-    pub(crate) fn waiting() -> Self {
+    pub(crate) fn waiting(tags: usize) -> Self {
         let (digest, tag) = (Deferred::AfterApply, Deferred::AfterApply);
         let statements = [Predicate::Provenance, Predicate::Signature].into();
-        Self::unknown(Desired { build: None, digest, tag, statements }, None)
+        let tags = vec![Deferred::AfterApply; tags];
+        let desired = Desired { build: None, digest, tag, tags, statements };
+        Self::unknown(desired, None, BTreeMap::new())
     }
 }
 
@@ -79,18 +82,23 @@ pub(crate) fn observe(
     build_plan: &BuildPlan,
     key: &Public,
     made: Option<(&Package, &BuildResult)>,
+    payload: impl Fn(&Digest) -> Vec<u8>,
 ) -> Result<Published, Error> {
     let tag = build_plan.tag()?;
     let found = reader.manifest(&tag)?;
+    let tags = build_plan.tags()?;
+    let named = reader.resolve(&tags)?;
+    let tags: Vec<_> = tags.into_iter().map(Deferred::Value).collect();
     let tagged = found.as_ref().map(|found| found.digest.clone());
     let unknown = |tagged| {
         let desired = Desired {
             build: build_plan.needed_build(),
             digest: Deferred::AfterApply,
             tag: Deferred::Value(tag.clone()),
+            tags: tags.clone(),
             statements: build_plan.predicates(),
         };
-        Published::unknown(desired, tagged)
+        Published::unknown(desired, tagged, named.clone())
     };
     let manifest = match (made, found) {
         (Some((package, _)), _) => package.manifest.clone(),
@@ -98,7 +106,10 @@ pub(crate) fn observe(
         (None, None) => return Ok(unknown(None)),
     };
     let digest = Digest::of(&manifest);
-    let whole = is_whole(reader, build_plan, &digest, &manifest)?;
+    // The cache counts only for a manifest that the registry has just named.
+    let uncached = reader.clone().uncached();
+    let reader = if tagged.as_ref() == Some(&digest) { reader } else { &uncached };
+    let whole = is_whole(reader, build_plan, &tag, &digest, &manifest)?;
     // Before a build, any published provenance may be the right one, so all are read.
     let known = made.map(|(_, built)| build_plan.statements(&digest, built)).unwrap_or_default();
     let known: Vec<_> = known.values().map(Vec::as_slice).collect();
@@ -114,15 +125,20 @@ pub(crate) fn observe(
         signed.iter().any(|signed| signed.is_accepted && signed.statement == *statement)
     };
     let attested = statements.iter().filter(|(_, statement)| is_signed(statement));
-    let attested = attested.map(|(predicate, _)| *predicate).collect();
+    let mut attested: BTreeSet<_> = attested.map(|(predicate, _)| *predicate).collect();
+    let signatures = reader.signatures(&digest)?.unwrap_or_default();
+    if !signatures.has(&payload(&digest), &[key]) {
+        attested.remove(&Predicate::Signature);
+    }
     Ok(Published {
         desired: Desired {
             build: None,
             digest: Deferred::Value(digest),
             tag: Deferred::Value(tag),
+            tags: tags.clone(),
             statements: statements.keys().copied().collect(),
         },
-        actual: ActualState { tagged, whole, attested },
+        actual: ActualState { tagged, named: named.clone(), whole, attested },
         manifest,
         built,
         statements,
@@ -133,9 +149,13 @@ pub(crate) fn observe(
 fn is_whole(
     reader: &Reader,
     build_plan: &BuildPlan,
+    tag: &str,
     digest: &Digest,
     manifest: &[u8],
 ) -> Result<bool, Error> {
+    if reader.is_known_whole(digest, tag) {
+        return Ok(true);
+    }
     if reader.manifest(digest.as_str())?.is_none() {
         return Ok(false);
     }
@@ -151,6 +171,7 @@ fn is_whole(
             return Ok(false);
         }
     }
+    reader.keep_whole(digest, tag);
     Ok(true)
 }
 
@@ -189,7 +210,7 @@ pub(crate) fn publications(
     subjects.extend(more.map(|digest| (digest, BTreeSet::new())));
     for tag in reader.tags()? {
         documents::check_interrupt()?;
-        if let Some(subject) = Digest::from_fallback_tag(&tag) {
+        if let Some(subject) = legacy::subject(&tag) {
             subjects.entry(subject).or_default();
         } else if let Some(found) = reader.manifest(&tag)? {
             subjects.entry(found.digest).or_default().insert(tag);

@@ -1,6 +1,6 @@
 //! Plans the steps to the declared state, or to its absence. Pure functions of values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Build, Desired};
 use crate::oci::Digest;
@@ -12,6 +12,8 @@ use crate::step::Step;
 pub struct ActualState {
     /// Digest that the tag names; `None` when the tag does not exist.
     pub tagged: Option<Digest>,
+    /// Digests that the declared tags name, by tag.
+    pub named: BTreeMap<String, Digest>,
     /// Whether the manifest and all of its blobs exist.
     pub whole: bool,
     /// Statements that exist byte for byte as declared, signed by the current key.
@@ -48,7 +50,7 @@ pub enum Owner {
 /// Returns the steps from `actual` to one that holds `desired`.
 #[must_use]
 pub fn plan(desired: &Desired, actual: &ActualState) -> Vec<Step> {
-    let Desired { build, digest, tag, statements } = desired;
+    let Desired { build, digest, tag, tags, statements } = desired;
     let mut steps = Vec::new();
     if let Some(Build { derivation, twice }) = build {
         steps.push(Step::Build { derivation: derivation.clone() });
@@ -70,6 +72,12 @@ pub fn plan(desired: &Desired, actual: &ActualState) -> Vec<Step> {
         let (tag, from) = (tag.clone(), actual.tagged.clone());
         steps.push(Step::Tag { tag, from, to: digest.clone() });
     }
+    for tag in tags {
+        let from = tag.value().and_then(|tag| actual.named.get(tag)).cloned();
+        if known.is_none() || from.as_ref() != known {
+            steps.push(Step::Tag { tag: tag.clone(), from, to: digest.clone() });
+        }
+    }
     steps
 }
 
@@ -80,7 +88,8 @@ pub fn plan_destroy(actual: &[Publication]) -> Vec<Step> {
     // The manifest first, because its bundles are the only proof of its owner.
     let steps = actual.iter().flat_map(|Publication { digest, there, tags, owner, bundles }| {
         let withdraw = Step::Withdraw { digest: digest.clone(), tags: tags.clone() };
-        let detach = Step::Detach { digest: digest.clone(), bundles: bundles.clone() };
+        let signature = *owner == Owner::This;
+        let detach = Step::Detach { digest: digest.clone(), bundles: bundles.clone(), signature };
         let withdraw = (*owner == Owner::This && *there).then_some(withdraw);
         let detach = (*owner != Owner::Others && !bundles.is_empty()).then_some(detach);
         withdraw.into_iter().chain(detach)
@@ -133,7 +142,12 @@ mod tests {
         for tagged in [None, Some(digest("this")), Some(digest("that"))] {
             for whole in [false, true] {
                 for attested in subsets() {
-                    worlds.push(ActualState { tagged: tagged.clone(), whole, attested });
+                    for latest in [None, Some(digest("this")), Some(digest("that"))] {
+                        let named = latest.map(|digest| ("latest".to_owned(), digest));
+                        let (tagged, attested) = (tagged.clone(), attested.clone());
+                        let named = named.into_iter().collect();
+                        worlds.push(ActualState { tagged, named, whole, attested });
+                    }
                 }
             }
         }
@@ -143,7 +157,9 @@ mod tests {
     fn desired(statements: BTreeSet<Predicate>, digest: Deferred<Digest>) -> Desired {
         let derivation = "/nix/store/x.drv".to_owned();
         let build = digest.value().is_none().then_some(Build { derivation, twice: true });
-        Desired { build, digest, tag: Deferred::Value("f00-1".to_owned()), statements }
+        let tag = |name: &str| Deferred::Value(name.to_owned());
+        let tags = vec![tag("v1"), tag("latest")];
+        Desired { build, digest, tag: tag("f00-1"), tags, statements }
     }
 
     /// Returns the world after `step`, and asserts that no tag names an incomplete or unsigned
@@ -153,12 +169,16 @@ mod tests {
             Step::Build { .. } | Step::Rebuild { .. } => {}
             Step::Publish { .. } => actual.whole = true,
             Step::Attest { statements, .. } => actual.attested.extend(statements),
-            Step::Tag { to, .. } => {
+            Step::Tag { tag, to, .. } => {
                 assert!(
                     actual.whole && actual.attested.is_superset(&desired.statements),
                     "unsigned"
                 );
-                actual.tagged = to.value().cloned();
+                let to = to.value().cloned();
+                match tag.value().map(String::as_str) {
+                    Some("f00-1") => actual.tagged = to,
+                    tag => actual.named.extend(tag.map(str::to_owned).zip(to)),
+                }
             }
             Step::Withdraw { .. } | Step::Detach { .. } => unreachable!("no step of a plan"),
         }
@@ -174,6 +194,8 @@ mod tests {
                 let end =
                     steps.iter().fold(before.clone(), |actual, step| after(&desired, actual, step));
                 assert_eq!(end.tagged, Some(digest("this")), "reaches");
+                let names = ["latest", "v1"].map(|name| (name.to_owned(), digest("this")));
+                assert_eq!(end.named, names.into(), "reaches");
                 assert!(end.whole && end.attested.is_superset(&desired.statements), "reaches");
                 assert_eq!(plan(&desired, &end), [], "rests");
                 let more: BTreeSet<_> = end.attested.difference(&desired.statements).collect();
@@ -195,6 +217,8 @@ mod tests {
                     Step::Rebuild { .. },
                     Step::Publish { digest: Deferred::AfterApply },
                     Step::Attest { digest: Deferred::AfterApply, .. },
+                    Step::Tag { to: Deferred::AfterApply, .. },
+                    Step::Tag { to: Deferred::AfterApply, .. },
                     Step::Tag { to: Deferred::AfterApply, .. },
                 ]
             ));
@@ -267,7 +291,8 @@ mod tests {
                 }
                 let missing = plan(&known, &actual);
                 assert_eq!(executed[2..], missing, "builds, then what the registry lacks");
-                if !actual.whole && actual.attested.is_empty() && actual.tagged.is_none() {
+                let is_tagged = actual.tagged.is_some() || !actual.named.is_empty();
+                if !actual.whole && actual.attested.is_empty() && !is_tagged {
                     assert_eq!(executed.len(), shown.len());
                 }
             }

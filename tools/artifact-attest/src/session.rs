@@ -1,9 +1,11 @@
 //! One document with its references resolved, and the clients of its registry.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use ::git::Url;
-use ::remote::registry::{Error as RegistryError, Login, Registry};
+use ::remote::authorities_of;
+use ::remote::registry::{Error as RegistryError, Login, Registry, Repository, default_user};
 use contract::facts::{self, ArtifactFacts, Facts as _};
 use contract::{Endpoints, Forge, Project, Projects};
 use documents::{Context, Declared, Intent, WritePermit};
@@ -11,12 +13,14 @@ use secrets::Reference;
 
 use crate::Error;
 use crate::build_plan::BuildPlan;
-use crate::clients::registry::Reader;
 use crate::clients::registry::writer::{self, DELETE, PUSH, Writer};
+use crate::clients::registry::{PULL, Reader};
 use crate::containment::{self, Containment};
 use crate::desired::{self, Shape};
 use crate::keys::{Keys, Signer};
+use crate::legacy;
 use crate::nix::{BuildResult, Nix};
+use crate::object_cache::ObjectCache;
 use crate::observe::{self, Observation, Published};
 use crate::oci::{Digest, Package};
 use crate::plan::Publication;
@@ -32,6 +36,13 @@ pub(crate) struct Session<'a> {
     /// Path of the repository in the registry, for example `zabronax/greeter`.
     pub(crate) repository: String,
     registry: Registry,
+    /// Client of the repository, whose token all readers and writers share.
+    client: RefCell<Repository>,
+    /// Whether reads are denied, although the login may write.
+    is_hidden: Cell<bool>,
+    cache: ObjectCache,
+    /// Whether this run may have changed the repository, so that it looks at the registry itself.
+    has_written: Cell<bool>,
     pub(crate) keys: Keys,
     identity: Identity,
     /// Further parameters that every provenance of this document names, such as its system.
@@ -78,11 +89,11 @@ impl<'a> Session<'a> {
         let Context { document, stream } = *context;
         let Endpoints { registry, nix, forge, .. } = &project.spec.endpoints;
         let registry = registry.as_ref().ok_or(Error::NoRegistry)?;
-        let login = registry.token.as_ref().map(|token| {
-            // Registries ignore the user name when the password is a token.
-            let user = registry.user.clone().unwrap_or_else(|| "holistic".to_owned());
-            Ok::<_, Error>(Login { user, token: token.resolve()? })
-        });
+        let login = registry.token.as_ref().map(|token| login(registry, token)).transpose()?;
+        let authorities = authorities_of(registry.certificate_authority.as_deref())
+            .map_err(|why| Error::NoAuthority { why })?;
+        let client = Registry::of_user("artifact-attest", &registry.url, login, &authorities)
+            .map_err(RegistryError::from)?;
         let shape = Shape::of(&document.spec);
         let name = shape.as_ref().map(|shape| shape.repository().as_str()).unwrap_or_default();
         let path = [registry.url.path(), name].into_iter().filter(|part| !part.is_empty());
@@ -104,13 +115,22 @@ impl<'a> Session<'a> {
             let (Forge::Github { token, .. } | Forge::Gitea { token, .. }) = forge;
             (desired::forge_site(forge), token.clone())
         });
+        let repository = path.collect::<Vec<_>>().join("/");
+        let actions = match intent {
+            Intent::Apply => PUSH,
+            Intent::Destroy => DELETE,
+            Intent::Plan | Intent::Verify | Intent::PlanDestroy => PULL,
+        };
         Ok(Self {
             context: Context { document, stream },
             intent,
             url: registry.url.clone(),
-            repository: path.collect::<Vec<_>>().join("/"),
-            registry: Registry::new("artifact-attest", &registry.url, login.transpose()?)
-                .map_err(RegistryError::from)?,
+            client: RefCell::new(client.repository(&repository, actions)),
+            is_hidden: Cell::new(false),
+            cache: ObjectCache::new(&format!("{}/{repository}", registry.url.host())),
+            has_written: Cell::new(false),
+            repository,
+            registry: client,
             keys: Keys::of(project)?,
             identity,
             parameters,
@@ -127,7 +147,7 @@ impl<'a> Session<'a> {
         match Shape::of(&document.spec) {
             Some(Shape::Image(build, image)) => {
                 let shape = (build, image, document.spec.rebuild);
-                BuildPlan::image(&self.nix(), &self.identity, shape)
+                BuildPlan::image(&self.nix(), &self.identity, shape, &document.spec.tags)
             }
             Some(Shape::Manifests(declared)) => {
                 let mut references = BTreeMap::new();
@@ -135,7 +155,7 @@ impl<'a> Session<'a> {
                     let reference = facts::artifact(stream, image.as_str())?.reference;
                     references.insert(image.to_string(), reference);
                 }
-                BuildPlan::manifests(&self.identity, declared, references)
+                BuildPlan::manifests(&self.identity, declared, references, &document.spec.tags)
             }
             None => Err(Error::NoShape),
         }
@@ -155,18 +175,22 @@ impl<'a> Session<'a> {
         Nix { document: &self.identity.document, inputs: &self.inputs }
     }
 
+    /// Returns the payload of the signature of `digest` in the older form.
+    pub(crate) fn payload(&self, digest: &Digest) -> Vec<u8> {
+        legacy::payload(&format!("{}/{}", self.url.host(), self.repository), digest)
+    }
+
     pub(crate) fn reader(&self) -> Reader {
-        Reader::new(&self.registry, &self.repository)
+        let reader = Reader::new(&self.client.borrow());
+        let reader = if self.is_hidden.get() { reader.lenient() } else { reader };
+        let may_cache = matches!(self.intent, Intent::Plan | Intent::Apply);
+        if may_cache && !self.has_written.get() { reader.cached(&self.cache) } else { reader }
     }
 
-    /// Returns a writer that may not delete.
+    /// Returns a writer, which may delete when the verb is `destroy`.
     pub(crate) fn writer(&self, permit: &WritePermit) -> Writer {
-        Writer::new(&self.registry, &self.repository, PUSH, permit)
-    }
-
-    /// Returns a writer that may delete.
-    pub(crate) fn remover(&self, permit: &WritePermit) -> Writer {
-        Writer::new(&self.registry, &self.repository, DELETE, permit)
+        self.has_written.set(true);
+        Writer::new(self.reader(), &self.client.borrow(), permit)
     }
 
     /// Observes the declared artifact, or for a removal every publication. `built` is the package of
@@ -179,19 +203,46 @@ impl<'a> Session<'a> {
             return self.publications().map(Observation::Publications);
         }
         let Some(build_plan) = &self.build_plan else {
-            return Ok(Observation::Artifact(Box::new(Published::waiting())));
+            return Ok(Observation::Artifact(Box::new(Published::waiting(
+                self.context.document.spec.tags.len(),
+            ))));
         };
         let no_build = BuildResult::default();
         let made = built.or(build_plan.prebuilt().map(|package| (package, &no_build)));
-        let published = observe::observe(&self.reader(), build_plan, &self.keys.current, made)?;
+        let observe = || {
+            let payload = |digest: &Digest| self.payload(digest);
+            observe::observe(&self.reader(), build_plan, &self.keys.current, made, payload)
+        };
+        let published = match observe() {
+            Err(Error::Registry(RegistryError::Denied { anonymous: false, .. }))
+                if self.may_create()? =>
+            {
+                observe()?
+            }
+            published => published?,
+        };
         Ok(Observation::Artifact(Box::new(published)))
+    }
+
+    /// Whether the login may write, although a read was denied: the repository may not exist yet. The next
+    /// reader then counts a denied read as absence.
+    fn may_create(&self) -> Result<bool, Error> {
+        if self.is_hidden.get() || !matches!(self.intent, Intent::Plan | Intent::Apply) {
+            return Ok(false);
+        }
+        if self.intent == Intent::Plan {
+            // A registry may grant a token for an absent repository only to a login that asks to push.
+            self.client.replace(self.registry.repository(&self.repository, PUSH));
+        }
+        self.is_hidden.set(writer::may_write(&self.client.borrow())?);
+        Ok(self.is_hidden.get())
     }
 
     /// Returns every publication in the repository. A repository that may be hidden from the login
     /// counts as absent for `destroy` alone, and only if the login may write to it: such a login
     /// would see the repository.
     fn publications(&self) -> Result<Vec<Publication>, Error> {
-        let may_write = || writer::may_write(&self.registry, &self.repository);
+        let may_write = || writer::may_write(&self.client.borrow());
         match self.publications_from(&self.reader().strict()) {
             Err(Error::Invisible { anonymous: false, .. })
                 if self.intent == Intent::Destroy && may_write()? =>
@@ -267,4 +318,13 @@ impl<'a> Session<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the login with the declared token.
+fn login(registry: &contract::Registry, token: &Reference) -> Result<Login, Error> {
+    let token = token.resolve()?;
+    let host = registry.url.host();
+    let default = default_user(host, token.text()?).unwrap_or("holistic");
+    let user = registry.user.clone().unwrap_or_else(|| default.to_owned());
+    Ok(Login { user, token })
 }

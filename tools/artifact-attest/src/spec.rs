@@ -1,5 +1,6 @@
 //! Types of the `Artifact` document. They hold no logic: parsing rejects every invalid value.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ::git::Url;
@@ -27,6 +28,11 @@ pub struct Artifact {
     pub rebuild: Option<Rebuild>,
     /// Manifests for Flux, published with their images pinned by digest.
     pub manifests: Option<Manifests>,
+    /// Further tags, which move to the newest artifact in this order, after everything is signed: for example
+    /// `[v{version}, latest]`. `{version}` is the version of the flake's package, `{rev}` the beginning of
+    /// the commit.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
 }
 
 /// Nix build of one package of a flake.
@@ -102,6 +108,27 @@ pub struct Image {
     /// TCP ports that the container listens on.
     #[serde(default)]
     pub ports: Vec<u16>,
+    /// Arguments after `entrypoint`, which a container may replace.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Environment variables, for example `TZ: UTC` (default: `PATH: /bin`).
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Labels beside `org.opencontainers.image.revision` and `org.opencontainers.image.source`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Absolute path of the folder in which the process starts (default `/`).
+    #[serde(default = "root_folder")]
+    pub working_directory: String,
+    /// Whether the image holds Mozilla's list of certificate authorities, in
+    /// `/etc/ssl/certs/ca-certificates.crt`, which `SSL_CERT_FILE` then names. Every image has `/tmp`,
+    /// `/etc/passwd` and `/etc/group`.
+    #[serde(default)]
+    pub ca_certificates: bool,
+}
+
+fn root_folder() -> String {
+    "/".to_owned()
 }
 
 fn unprivileged_user() -> String {
@@ -176,6 +203,42 @@ impl TryFrom<String> for Repository {
                 .to_owned())
         }
     }
+}
+
+/// Tag with placeholders: `{version}` and `{rev}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(extend("pattern" = "^([A-Za-z0-9_]|\\{version\\}|\\{rev\\})([A-Za-z0-9_.-]|\\{version\\}|\\{rev\\})*$"))]
+pub struct Tag(String);
+
+impl Tag {
+    /// Returns the tag as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Tag {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let filled = text.replace("{version}", "1").replace("{rev}", "f");
+        if is_tag(&filled) && !filled.starts_with("sha256-") {
+            Ok(Self(text))
+        } else {
+            Err("not a tag: use letters, digits and _ . - with the placeholders {version} and {rev}"
+                .to_owned())
+        }
+    }
+}
+
+/// Whether `text` is a tag by the OCI distribution specification.
+pub(crate) fn is_tag(text: &str) -> bool {
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    text.len() <= 128
+        && text.starts_with(is_word)
+        && text.chars().all(|letter| is_word(letter) || matches!(letter, '.' | '-'))
 }
 
 /// Name of a package in a flake.

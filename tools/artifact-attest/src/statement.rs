@@ -249,7 +249,7 @@ mod tests {
     fn derivation() -> Derivation {
         let digest = Digest::of(b"drv");
         let (path, out) = ("/nix/store/x.drv".to_owned(), "/nix/store/x".to_owned());
-        Derivation { path, digest, out, inputs: Vec::new() }
+        Derivation { path, digest, out, version: String::new(), inputs: Vec::new() }
     }
 
     fn identity(document: &str) -> Identity {

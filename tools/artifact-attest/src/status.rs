@@ -9,6 +9,7 @@ use crate::observe::Published;
 use crate::oci::Digest;
 use crate::plan::Publication;
 use crate::session::Session;
+use crate::stanzas::Verification;
 use crate::statement::Predicate;
 use crate::step::Step;
 
@@ -24,6 +25,9 @@ pub struct Facts {
     /// Tag of the published manifest, made from the commit and the derivation, for example
     /// `f00dcaf-1a2b3c4d`.
     pub tag: Deferred<String>,
+    /// Declared tags that name the manifest, for example `latest`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Deferred<String>>,
     /// Hash of the build result's NAR, in Nix's SRI notation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nar_hash: Option<String>,
@@ -34,6 +38,9 @@ pub struct Facts {
     pub public_key: String,
     /// Command that verifies the signature, with `publicKey` saved as `cosign.pub`.
     pub verify_with: Deferred<String>,
+    /// Configurations of programs that verify the artifact; absent before the first `apply`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verification>,
 }
 
 /// Proof that binds the published artifact to its source.
@@ -82,14 +89,21 @@ fn facts(session: &Session<'_>, published: &Published) -> Facts {
     let command = |reference: &String| {
         format!("cosign verify --key cosign.pub --insecure-ignore-tlog {plain}{reference}")
     };
+    let repository = format!("{}/{}", session.url.host(), session.repository);
+    let verify = digest.value().map(|digest| {
+        let pem = session.keys.current.pem();
+        Verification::new(&repository, digest.as_str(), &pem, session.url.is_plain())
+    });
     let was_built = !built.nar_sha256.is_empty();
     Facts {
         digest,
         tag: published.desired.tag.clone(),
+        tags: published.desired.tags.clone(),
         nar_hash: nix::sri(&built.nar_sha256).filter(|_| was_built),
         reproducible: (was_built && built.rebuilt).then_some(true),
         public_key: session.keys.current.pem(),
         verify_with: Deferred::from(reference.value().map(command)),
+        verify,
         reference,
     }
 }

@@ -63,6 +63,8 @@ pub enum Step {
         digest: Digest,
         /// Digests of the statements' own manifests.
         bundles: Vec<Digest>,
+        /// Whether the signature for older verifiers is removed, too: no other document shares it.
+        signature: bool,
     },
 }
 
@@ -100,7 +102,7 @@ impl fmt::Display for Step {
             Self::Withdraw { digest, tags } => {
                 write!(f, "remove manifest {} with its tags: {}", short(digest), list(tags))
             }
-            Self::Detach { digest, bundles } => {
+            Self::Detach { digest, bundles, .. } => {
                 write!(f, "remove signed statements of {}: {}", short(digest), bundles.len())
             }
         }
@@ -142,7 +144,7 @@ mod tests {
             Step::Tag { tag, from, to },
             Step::Withdraw { digest: digest.clone(), tags: ["f00dcaf-1a2b3c4d".to_owned()].into() },
             Step::Withdraw { digest: digest.clone(), tags: BTreeSet::new() },
-            Step::Detach { digest: digest.clone(), bundles: vec![digest] },
+            Step::Detach { digest: digest.clone(), bundles: vec![digest], signature: true },
         ]
     }
 

@@ -15,8 +15,9 @@ const LINES_KEPT: usize = 20;
 /// Longest such line, in characters.
 const LINE_MAX: usize = 400;
 
-/// Environment variables that a child process inherits. Keys and tokens are not among them.
-const PASSED_ON: [&str; 18] = [
+/// Environment variables that a child process inherits: the user's settings of Nix and Git, proxies, and the
+/// credentials of binary caches in S3. Keys and tokens of these programs are not among them.
+const PASSED_ON: [&str; 41] = [
     "PATH",
     "HOME",
     "USER",
@@ -33,8 +34,31 @@ const PASSED_ON: [&str; 18] = [
     "NIX_STORE_DIR",
     "NIX_STATE_DIR",
     "NIX_LOG_DIR",
+    "NIX_USER_CONF_FILES",
+    "NIX_DAEMON_SOCKET_PATH",
+    "NIX_SSHOPTS",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "SSH_AUTH_SOCK",
+    "LOGNAME",
+    "http_proxy",
     "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
     "no_proxy",
+    "NO_PROXY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
 ];
 
 /// Shell script that becomes `"$@"`, and kills it when standard input closes before a line arrives.

@@ -1,10 +1,11 @@
 //! Validations of an `Artifact` that its types cannot express.
 
+use ::remote::registry::is_docker_hub;
 use contract::Projects;
 use documents::{Declared, Stream};
 
 use crate::desired::{self, Shape};
-use crate::spec::Artifact;
+use crate::spec::{Artifact, Image, Tag};
 use crate::{manifests, source, tree};
 
 /// Longest time limit of one build in seconds: a day.
@@ -38,12 +39,33 @@ fn errors(
                 "the path of that Project's `endpoints.registry.url` has capital letters, which OCI repository names exclude: write the path in lower case",
             );
         }
+        let registry = project.spec.endpoints.registry.as_ref();
+        let authority = registry.and_then(|registry| registry.certificate_authority.as_deref());
+        if let Err(why) = ::remote::authorities_of(authority) {
+            error("/spec/project", &format!("in that Project, {why}"));
+        }
+        let is_nameless = |registry: &contract::Registry| {
+            is_docker_hub(registry.url.host())
+                && registry.token.is_some()
+                && registry.user.is_none()
+        };
+        if registry.is_some_and(is_nameless) {
+            error(
+                "/spec/project",
+                "that Project's `endpoints.registry` has a token without `user`, and Docker Hub checks the user: give your Docker ID",
+            );
+        }
         if desired::source_url(stream, project, document).is_none() {
             error(
                 "/spec",
                 "the URL of the source is unknown: give `source`, or put the project's Repository, and its `endpoints.forge`, into the stream",
             );
         }
+    }
+    let needs_version = |tag: &Tag| tag.as_str().contains("{version}");
+    let is_image = document.spec.image.is_some();
+    if let Some(index) = document.spec.tags.iter().position(|tag| !is_image && needs_version(tag)) {
+        error(&format!("/spec/tags/{index}"), "manifests have no version: use `{rev}`");
     }
     let folder =
         "not a folder: paths are relative to the working directory, the root of the repository";
@@ -57,6 +79,9 @@ fn errors(
             }
             if image.entrypoint.is_empty() {
                 error("/spec/image/entrypoint", "the image needs a command to run");
+            }
+            for (field, message) in mistakes_of(image) {
+                error(&format!("/spec/image/{field}"), &message);
             }
             let number =
                 |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -89,4 +114,43 @@ fn errors(
         Some(Shape::Manifests(_)) => error("/spec/manifests/path", folder),
     }
     errors
+}
+
+/// Returns the mistakes in the configuration of an image, each with its field.
+fn mistakes_of(image: &Image) -> Vec<(String, String)> {
+    let mut mistakes = Vec::new();
+    let mut mistake = |field: String, message: &str| mistakes.push((field, message.to_owned()));
+    let is_path = image.working_directory.starts_with('/')
+        && !image.working_directory.split('/').any(|part| part == "..")
+        && !image.working_directory.contains(char::is_control);
+    if !is_path {
+        mistake("workingDirectory".to_owned(), "not an absolute path, for example /srv");
+    }
+    for (name, value) in &image.environment {
+        let is_name = !name.starts_with(|letter: char| letter.is_ascii_digit())
+            && !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !is_name || value.contains('\0') {
+            let message =
+                "not a variable: use a name of letters, digits and _, and a value without NUL";
+            mistake(format!("environment/{}", pointer(name)), message);
+        }
+    }
+    for name in image.labels.keys() {
+        if ["revision", "source"]
+            .iter()
+            .any(|own| *name == format!("org.opencontainers.image.{own}"))
+        {
+            mistake(
+                format!("labels/{}", pointer(name)),
+                "this program writes that label: the commit determines it",
+            );
+        }
+    }
+    mistakes
+}
+
+/// Escapes a key for a JSON pointer (RFC 6901).
+fn pointer(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }

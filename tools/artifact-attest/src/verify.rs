@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use crate::Error;
+use crate::legacy;
 use crate::observe::{self, Published};
-use crate::oci::Manifest;
+use crate::oci::{Digest, Manifest};
 use crate::session::Session;
 use crate::status::{self, Status};
 use crate::step::Step;
@@ -31,6 +32,14 @@ pub(crate) fn verify(
     }
     let reader = session.reader();
     let blobs = observe::check(&reader, &published.manifest)?;
+    let subject = Digest::of(&published.manifest);
+    if let Some(found) = reader.manifest(&legacy::tag(&subject))? {
+        let payload = Digest::of(&session.payload(&subject));
+        let Manifest { config, layers, .. } = serde_json::from_slice(&found.bytes)
+            .map_err(|_| Error::Unproven { what: "the signature is not a manifest".to_owned() })?;
+        let ours = layers.iter().filter(|layer| layer.digest == payload);
+        ours.chain([&config]).try_for_each(|blob| reader.check(blob))?;
+    }
     if build_plan.prebuilt().is_some() {
         let manifest = serde_json::from_slice::<Manifest>(&published.manifest).ok();
         let layer = manifest.and_then(|manifest| manifest.layers.into_iter().next());

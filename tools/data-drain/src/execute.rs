@@ -15,10 +15,11 @@ use crate::clients::cluster::exec;
 use crate::clients::forge;
 use crate::copy::{Copy, read_back, sign};
 use crate::observe::{LiveClaim, LiveSource, LiveWorkload, Observation, RECONCILE};
+use crate::scratch::Scratch;
 use crate::session::{Copies, Session};
 use crate::step::Step;
 use crate::step_context::StepContext;
-use crate::{Error, hold, scratch};
+use crate::{Error, hold};
 
 /// The pieces of one execution.
 pub(crate) struct Execution<'a, 'b> {
@@ -164,7 +165,7 @@ fn copy_repository(
 ) -> Result<String, Error> {
     let (url, token) =
         copy.desired.forges.get(repository).ok_or_else(documents::Error::out_of_order)?;
-    let scratch = scratch::folder()?;
+    let scratch = Scratch::new()?;
     let archive = forge::archive(url, token, scratch.path())?;
     let cannot = |source| Error::File { what: "read", path: archive.clone(), source };
     let file = fs::File::open(&archive).map_err(cannot)?;

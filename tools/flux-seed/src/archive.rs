@@ -77,7 +77,10 @@ fn registry(project: &Project, reference: &str) -> Option<(Registry, String)> {
     }
     let (host, repository) = reference.split_once('/')?;
     let url = Url::try_from(format!("https://{host}")).ok()?;
-    Some((Registry { url, user: None, token: None, reader: None }, repository.to_owned()))
+    Some((
+        Registry { url, user: None, token: None, reader: None, certificate_authority: None },
+        repository.to_owned(),
+    ))
 }
 
 /// Returns the regular files of a tar archive, which may be gzipped.

@@ -189,7 +189,7 @@ pub(crate) fn flux_registry(project: &Project) -> Result<Registry, Error> {
     }
     let url = UPSTREAM.to_owned().try_into();
     let url = url.map_err(|_| Error::Garbled { request: UPSTREAM.to_owned() })?;
-    Ok(Registry { url, user: None, token: None, reader: None })
+    Ok(Registry { url, user: None, token: None, reader: None, certificate_authority: None })
 }
 
 /// Returns the image reference of each controller with its digest: the declared one, otherwise that of

@@ -19,9 +19,10 @@ use crate::cause::{Cause, Failure, Subject, flux, sorted};
 use crate::clients::cluster::{Answer, Reader};
 use crate::desired::Desired;
 use crate::graph;
+use crate::inventory::Inventory;
 use crate::kstatus::{self, Reading, State, text};
 use crate::object::Identity;
-use crate::observe::{ObservedObjects, has_answered};
+use crate::observe::{ObservedObjects, has_answered, stale_reason};
 use crate::status::Facts;
 use crate::summary;
 use known::Known;
@@ -42,6 +43,8 @@ pub(crate) struct Diagnosis(RefCell<Collected>);
 #[derive(Default)]
 struct Collected {
     at: Option<Instant>,
+    /// Whether an observation came too soon after the last collection for another one.
+    is_outdated: bool,
     facts: Option<Box<Facts>>,
     known: Known,
     /// Rollouts that were too slow already before this run. A person may have removed the cause since.
@@ -60,6 +63,7 @@ impl Diagnosis {
         let mut collected = self.0.borrow_mut();
         let now = Instant::now();
         let is_recent = collected.at.is_some_and(|at| now.duration_since(at) < COLLECTION_PAUSE);
+        collected.is_outdated = is_recent;
         if !is_recent {
             match collect(reader, desired, seen) {
                 Ok(causes) => collected.update(desired, seen, causes, now),
@@ -73,6 +77,30 @@ impl Diagnosis {
             return Err(Error::Failed { causes, facts });
         }
         Ok(causes)
+    }
+
+    /// Returns the time at which the next observation would tell more than the last one, although no object
+    /// has changed.
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let mut collected = self.0.borrow_mut();
+        let is_outdated = std::mem::take(&mut collected.is_outdated);
+        let next = collected.at.map(|at| at + COLLECTION_PAUSE).filter(|_| is_outdated);
+        let last = collected.facts.as_ref().map_or(&[][..], |facts| &facts.causes);
+        next.into_iter().chain(collected.known.next_final(last, now)).min()
+    }
+
+    /// Returns the facts of an observation with its causes. They are collected at most once a second.
+    pub(crate) fn facts(
+        &self,
+        reader: &Reader,
+        desired: &Desired,
+        seen: &ObservedObjects,
+    ) -> Result<Option<Box<Facts>>, Error> {
+        match self.check(reader, desired, seen) {
+            Ok(_) => Ok(self.0.borrow().facts.clone()),
+            Err(Error::Failed { facts, .. }) => Ok(facts),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the error at the end of a wait; `None` if no cause is known.
@@ -147,12 +175,14 @@ pub(crate) fn collect(
         }
     }
     let by = desired.kustomization.to_string();
-    for (id, object) in &seen.inventory {
-        collector.delivered(id, object.as_ref(), &by, 0)?;
-    }
-    for id in &seen.silent {
-        let message = format!("{} does not answer", id.api_version);
-        collector.add(&by, Cause::new(id, Failure::ApiSilent, "ServiceUnavailable", &message));
+    collector.inventory(&by, &seen.inventory, &seen.silent)?;
+    for nested in &seen.nested {
+        if let Some(reason) = stale_reason(desired, &nested.kustomization) {
+            let cause = Cause::new(&nested.id, Failure::InProgress, "Progressing", &reason);
+            collector.add(&by, cause);
+        }
+        let Inventory { entries, silent, .. } = &nested.inventory;
+        collector.inventory(&nested.id.to_string(), entries, silent)?;
     }
     Ok(sorted(collector.causes))
 }
@@ -207,7 +237,25 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Adds the cause of a delivered object that is not ready, and the causes below it.
+    /// Adds the causes of the objects that the Kustomization `by` delivers.
+    fn inventory(
+        &mut self,
+        by: &str,
+        entries: &[(Identity, Option<Value>)],
+        silent: &[Identity],
+    ) -> Result<(), Error> {
+        for (id, object) in entries {
+            self.delivered(id, object.as_ref(), by, 0)?;
+        }
+        for id in silent {
+            let message = format!("{} does not answer", id.api_version);
+            self.add(by, Cause::new(id, Failure::ApiSilent, "ServiceUnavailable", &message));
+        }
+        Ok(())
+    }
+
+    /// Adds the cause of a delivered object that is not ready, and the causes below it. The observation
+    /// has the objects of nested Kustomizations.
     fn delivered(
         &mut self,
         id: &Identity,
@@ -230,7 +278,8 @@ impl Collector<'_> {
         }
         let cause = self.of_object(id, object, &reading)?;
         self.add(by, cause);
-        if id.group().ends_with(".toolkit.fluxcd.io") && depth < DEPTH_MAX {
+        let is_flux = id.group().ends_with(".toolkit.fluxcd.io") && id.kind != "Kustomization";
+        if is_flux && depth < DEPTH_MAX {
             let by = id.to_string();
             for entry in graph::inventory(object) {
                 self.nested += 1;

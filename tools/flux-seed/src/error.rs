@@ -82,12 +82,16 @@ pub enum Error {
     Unproven {
         /// Each difference, for example a container and its image.
         what: Vec<String>,
+        /// Facts of the observation, with the causes of what is not ready.
+        facts: Option<Box<Facts>>,
     },
     /// Controllers or kubelets have not finished, so that nothing can be proven yet.
     #[error("cannot be proven yet: {}", what.join("; "))]
     NotYetProven {
         /// Each object that is not finished, with its reason.
         what: Vec<String>,
+        /// Facts of the observation, with the causes of what is not ready.
+        facts: Option<Box<Facts>>,
     },
     /// Manifests are encrypted, and Flux's age identity is not a recipient.
     #[error("Flux cannot decrypt these files, because they are not encrypted to {recipient}: {}", files.join(", "))]
@@ -208,6 +212,10 @@ impl Diagnostic for Error {
                 "run `plan` to see the differences that `apply` repairs; for an image, pin its digest \
                  in the manifest, then publish and apply the new artifact"
             }
+            Self::NotYetProven { facts: Some(facts), .. } if !facts.causes.is_empty() => {
+                let help = help(&facts.causes)?;
+                return Some(format!("{help}; then run the same command again"));
+            }
             Self::NotYetProven { .. } => {
                 "wait a minute until Flux has reconciled, then run the same command again"
             }
@@ -297,9 +305,10 @@ impl Error {
     /// Returns the facts of the last observation, which the status of the failed document shows.
     pub(crate) fn into_facts(self) -> Option<Facts> {
         match self {
-            Self::Failed { facts, .. } | Self::NotDelivered { facts, .. } => {
-                facts.map(|facts| *facts)
-            }
+            Self::Failed { facts, .. }
+            | Self::NotDelivered { facts, .. }
+            | Self::Unproven { facts, .. }
+            | Self::NotYetProven { facts, .. } => facts.map(|facts| *facts),
             _ => None,
         }
     }

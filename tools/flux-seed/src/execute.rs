@@ -102,6 +102,7 @@ pub(crate) fn execute(
     step_context: &mut StepContext,
     permit: &WritePermit,
 ) -> Result<String, Error> {
+    session.pauses().restart();
     let desired = &session.desired;
     let live = observation.live(step.object());
     let clients = (session.reader()?, step_context.writer(session, permit)?);
@@ -166,6 +167,7 @@ pub(crate) fn pending(
         }
     }
     for (id, since) in &round.suspended {
+        session.pauses().end_at(*since + SUSPENSION_MAX);
         if since.elapsed() < SUSPENSION_MAX && is_applying(&reader.get(id)?.unwrap_or_default()) {
             return Ok(Some(format!("{id} still applies what it had begun")));
         }

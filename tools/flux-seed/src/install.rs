@@ -29,6 +29,13 @@ pub(crate) const NAMESPACED: [(&str, &str); 5] = [
     ("v1", "ServiceAccount"),
 ];
 
+/// Taint of a node that no cloud controller manager has initialised yet
+/// (<https://kubernetes.io/docs/reference/labels-annotations-taints/#node-cloudprovider-kubernetes-io-uninitialized>).
+/// Flux may deliver this controller, so that it must not wait for it. What Flux needs runs on such nodes:
+/// Talos's flannel and kube-proxy tolerate every taint, its `CoreDNS` this one
+/// (siderolabs/talos, `internal/app/machined/pkg/controllers/k8s/internal/k8stemplates`).
+const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
+
 /// Settings of the installation in one cluster.
 pub(crate) struct Instance<'a> {
     pub(crate) version: Version,
@@ -152,6 +159,8 @@ fn deploy(
 ) {
     let pod = &mut object["spec"]["template"]["spec"];
     pod["nodeSelector"] = json!({"kubernetes.io/os": "linux"});
+    // As `flux install --toleration-keys` does.
+    pod["tolerations"] = json!([{"key": UNINITIALIZED, "operator": "Exists"}]);
     if let Some(secret) = instance.pull_secret {
         pod["imagePullSecrets"] = json!([{"name": secret}]);
     }

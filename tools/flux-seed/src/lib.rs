@@ -33,8 +33,10 @@ mod gate;
 mod graph;
 mod impact;
 mod install;
+mod inventory;
 mod keeper;
 mod kstatus;
+mod lists;
 mod object;
 mod observe;
 mod plan;
@@ -66,7 +68,8 @@ use documents::{
 };
 
 use execute::StepContext;
-use observe::{Hidden, ObservedObjects, has_answered};
+use lists::Hidden;
+use observe::{ObservedObjects, has_answered};
 use session::{Observation, Session};
 use spec::Delivery;
 use status::{Evidence, Facts, Status};
@@ -228,6 +231,10 @@ impl Program for FluxSeed {
         !steps.is_empty() && steps.iter().all(is_passing)
     }
 
+    fn pause(&self, session: &Session<'_>, most: Duration) -> bool {
+        session.pause(most)
+    }
+
     fn time_limit(&self, session: &Session<'_>) -> Duration {
         Duration::from_secs(session.document.spec.timeout_seconds.seconds().into())
     }
@@ -301,7 +308,8 @@ impl Program for FluxSeed {
         };
         let running = documents::step(session.name(), "prove");
         let attested = contract::facts::attested_digests(session.stream);
-        let proven = verify::verify(reader, desired, (seen, &steps), &attested)?;
+        let proven = verify::verify(reader, desired, (seen, &steps), &attested);
+        let proven = proven.or_else(|error| Err(session.explained(seen, error)?))?;
         running
             .done(format_args!("{} containers run what their manifests name", proven.containers));
         let mut status = delivered(session, seen, Reason::Verified);

@@ -9,11 +9,13 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::adopt;
-use crate::clients::cluster::{Answer, Reader};
+use crate::clients::cluster::Reader;
 use crate::desired::Desired;
 use crate::diff;
 use crate::install;
+use crate::inventory::{self, Nested};
 use crate::kstatus::{self, Reading, State, condition, text};
+use crate::lists::{Hidden, kinds_of, label, list, unless_hidden};
 use crate::object::{Identity, NAMESPACE, Stage, order};
 use crate::plan::{ActualState, LiveObject, Owner};
 use crate::spec::Flux;
@@ -29,33 +31,17 @@ pub(crate) struct ObservedObjects {
     pub(crate) inventory: Vec<(Identity, Option<Value>)>,
     /// Entries of the inventory whose API does not answer.
     pub(crate) silent: Vec<Identity>,
+    /// Kustomizations of the artifact with what they deliver. A removal reads its objects otherwise.
+    pub(crate) nested: Vec<Nested>,
     /// Objects and kinds that the caller, a reader, is not allowed to see.
     pub(crate) hidden: BTreeSet<Hidden>,
-}
-
-/// A part of the cluster that a reader is not allowed to see.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Hidden {
-    /// One object.
-    Object(Identity),
-    /// Every object of a kind.
-    Kind(String),
-}
-
-impl std::fmt::Display for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Object(object) => write!(f, "{object}"),
-            Self::Kind(kind) => write!(f, "every {kind}"),
-        }
-    }
 }
 
 impl ObservedObjects {
     /// Returns an observation without any object.
     pub(crate) fn nothing() -> Self {
-        let (inventory, silent) = (Vec::new(), Vec::new());
-        Self { actual: ActualState::new(), inventory, silent, hidden: BTreeSet::new() }
+        let (inventory, silent, nested) = (Vec::new(), Vec::new(), Vec::new());
+        Self { actual: ActualState::new(), inventory, silent, nested, hidden: BTreeSet::new() }
     }
 }
 
@@ -102,7 +88,12 @@ pub(crate) fn observe(
     });
     live.extend(get(reader, absent.cloned().collect(), &mut seen.hidden)?);
     if let Some(object) = live.get(&desired.kustomization) {
-        inventory(reader, object, &mut seen)?;
+        let read = inventory::read(reader, object)?;
+        (seen.inventory, seen.silent) = (read.entries, read.silent);
+        seen.hidden.extend(read.hidden);
+        if look != Look::Removal {
+            seen.nested = inventory::nested(reader, &desired.kustomization, &seen.inventory)?;
+        }
     }
     for (id, mut object) in live {
         let is_declared = declared.contains(&id);
@@ -172,34 +163,6 @@ fn beside(
     Ok(())
 }
 
-/// Returns a label selector as it stands in a URL.
-fn label(key: &str, value: &str) -> String {
-    format!("{}%3D{value}", key.replace('/', "%2F"))
-}
-
-fn kinds_of(ids: &[Identity]) -> BTreeSet<(&str, &str)> {
-    ids.iter().map(|id| (id.api_version.as_str(), id.kind.as_str())).collect()
-}
-
-/// Lists the objects with `label` of every kind, in all Namespaces.
-fn list(
-    reader: &Reader,
-    kinds: &BTreeSet<(&str, &str)>,
-    label: &str,
-    hidden: &mut BTreeSet<Hidden>,
-) -> Result<BTreeMap<Identity, Value>, Error> {
-    let lists = reader.each(kinds, |reader, (api_version, kind)| {
-        reader.labelled_unless_silent(api_version, kind, label)
-    });
-    let mut objects = BTreeMap::new();
-    for ((_, kind), list) in kinds.iter().zip(lists) {
-        let list = unless_hidden(reader, list, Hidden::Kind((*kind).to_owned()), hidden)?;
-        let list = list.flatten().into_iter().flatten();
-        objects.extend(list.map(|object| (Identity::of(&object), object)));
-    }
-    Ok(objects)
-}
-
 /// Reads the objects by their names. Objects that do not exist are left out.
 fn get(
     reader: &Reader,
@@ -213,22 +176,6 @@ fn get(
         found.extend(object.flatten().map(|object| (id, object)));
     }
     Ok(found)
-}
-
-/// `found`, or `None` when the API server denies it to a reader; then `what` is noted in `hidden`.
-fn unless_hidden<T>(
-    reader: &Reader,
-    found: Result<T, Error>,
-    what: Hidden,
-    hidden: &mut BTreeSet<Hidden>,
-) -> Result<Option<T>, Error> {
-    match found {
-        Err(Error::Cluster(kubernetes::Error::Forbidden { .. })) if reader.is_limited() => {
-            hidden.insert(what);
-            Ok(None)
-        }
-        other => other.map(Some),
-    }
 }
 
 /// Whether it is one for whose readiness we wait.
@@ -265,47 +212,6 @@ fn admitted(reader: &Reader, declared: &Value, live: &Value) -> Result<Option<Va
         return Ok(admitted);
     }
     Ok(None)
-}
-
-/// Reads every object in the inventory of `kustomization`. Flux labels each object that it applies
-/// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#garbage-collection>).
-fn inventory(
-    reader: &Reader,
-    kustomization: &Value,
-    seen: &mut ObservedObjects,
-) -> Result<(), Error> {
-    let entries = kustomization["status"]["inventory"]["entries"].as_array();
-    let entries = entries.into_iter().flatten();
-    let ids = entries.map(|entry| Identity::of_entry(text(entry, "id"), text(entry, "v")));
-    let garbled = || Error::Garbled { request: "get the inventory".to_owned() };
-    let mut ids: Vec<_> = ids.collect::<Option<_>>().ok_or_else(garbled)?;
-    ids.sort();
-    let of_kind = |id: &Identity| {
-        let is_same =
-            |other: &&Identity| (&other.api_version, &other.kind) == (&id.api_version, &id.kind);
-        ids.iter().filter(is_same).count()
-    };
-    let several: Vec<_> = ids.iter().filter(|id| of_kind(id) > 1).cloned().collect();
-    let name = label("kustomize.toolkit.fluxcd.io/name", text(&kustomization["metadata"], "name"));
-    // Objects of a kind that a reader may not list are read by their names, too.
-    let mut live = list(reader, &kinds_of(&several), &name, &mut BTreeSet::new())?;
-    let absent: Vec<_> = ids.iter().filter(|id| !live.contains_key(id)).collect();
-    let answers = reader.each(absent.iter(), |reader, id| reader.get_unless_silent(id));
-    for (id, answer) in absent.into_iter().zip(answers) {
-        match unless_hidden(reader, answer, Hidden::Object(id.clone()), &mut seen.hidden)? {
-            Some(Answer::Object(object)) => live.extend(object.map(|object| (id.clone(), object))),
-            Some(Answer::Silent) => seen.silent.push(id.clone()),
-            None => {}
-        }
-    }
-    for id in ids {
-        let is_seen = !seen.hidden.contains(&Hidden::Object(id.clone()));
-        if is_seen && !seen.silent.contains(&id) {
-            let object = live.remove(&id);
-            seen.inventory.push((id, object));
-        }
-    }
-    Ok(())
 }
 
 /// Whether what its status says came after anybody last asked.
@@ -402,6 +308,10 @@ fn not_ready_reason(
         Deferred::Value(revision) if has.as_str() == Some(&revision) => {}
         _ => return Some(format!("its revision is {}", has.as_str().unwrap_or("none"))),
     }
+    if *id == desired.source {
+        // Delivered objects say nothing about the source, and the Kustomization is asked to repair it.
+        return None;
+    }
     let missing = |(id, object): &(Identity, Option<Value>)| match object {
         // A Job is there when the inventory is written, and goes with its `ttlSecondsAfterFinished`:
         // https://github.com/fluxcd/kustomize-controller/pull/1578
@@ -412,9 +322,34 @@ fn not_ready_reason(
             reading => Some(format!("{id}: {}: {}", reading.reason, reading.message)),
         },
     };
-    let silent = seen.silent.iter().map(|id| format!("{id}: {} does not answer", id.api_version));
-    let missing: Vec<_> = inventory.iter().filter_map(missing).chain(silent).collect();
+    // Flux says of a nested Kustomization only what it reports itself: before it has seen the new artifact,
+    // and without `wait`, that it is ready.
+    let nested = || seen.nested.iter();
+    let stale = nested().filter_map(|nested| {
+        let stale = stale_reason(desired, &nested.kustomization);
+        stale.map(|reason| format!("{}: {reason}", nested.id))
+    });
+    let entries =
+        inventory.iter().chain(nested().flat_map(|nested| nested.inventory.entries.iter()));
+    let silent = seen.silent.iter().chain(nested().flat_map(|nested| &nested.inventory.silent));
+    let silent = silent.map(|id| format!("{id}: {} does not answer", id.api_version));
+    let missing: Vec<_> = entries.filter_map(missing).chain(stale).chain(silent).collect();
     (!missing.is_empty()).then(|| missing.join("; "))
+}
+
+/// Returns the reason if a Kustomization of our source has not applied the declared revision yet.
+pub(crate) fn stale_reason(desired: &Desired, kustomization: &Value) -> Option<String> {
+    let source = &kustomization["spec"]["sourceRef"];
+    let namespace =
+        source["namespace"].as_str().or(kustomization["metadata"]["namespace"].as_str());
+    let is_ours = text(source, "kind") == desired.source.kind
+        && text(source, "name") == desired.source.name
+        && namespace == desired.source.namespace.as_deref();
+    let applied = &kustomization["status"]["lastAppliedRevision"];
+    let is_applied =
+        desired.revision().value().is_none_or(|revision| *applied == revision.as_str());
+    let stale = is_ours && !is_applied;
+    stale.then(|| format!("its revision is {}", applied.as_str().unwrap_or("none")))
 }
 
 /// Lists one object of the kind that `definition` defines.

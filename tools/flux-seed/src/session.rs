@@ -1,7 +1,8 @@
 //! One Delivery with its references resolved, and the connection to its cluster.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use contract::facts::{self, ClusterFacts};
 use contract::{Project, Projects, VerifiedReceipt};
@@ -12,6 +13,7 @@ use secrets::PhaseKey;
 use crate::Error;
 use crate::archive::Source;
 use crate::artifact::Artifact;
+use crate::cause;
 use crate::clients::cluster::Reader;
 use crate::desired::{self, Desired};
 use crate::diagnose::Diagnosis;
@@ -24,6 +26,7 @@ use crate::reader;
 use crate::spec::{self, Delivery};
 use crate::status::Status;
 use crate::sunset::{Extent, Sunset};
+use crate::wait::Pauses;
 use crate::{sops, wait};
 
 /// One observation of the cluster.
@@ -67,6 +70,7 @@ pub(crate) struct Session<'a> {
     /// Whether this run has proven that the cluster can pull what is delivered.
     pull_is_proven: Cell<bool>,
     pub(crate) diagnosis: Diagnosis,
+    pauses: RefCell<Pauses>,
 }
 
 impl<'a> Session<'a> {
@@ -144,6 +148,7 @@ impl<'a> Session<'a> {
             pulled,
             pull_is_proven: Cell::default(),
             diagnosis: Diagnosis::default(),
+            pauses: RefCell::default(),
         }))
     }
 
@@ -187,6 +192,17 @@ impl<'a> Session<'a> {
         Ok(Observation::Delivery { seen, touched: touched.clone() })
     }
 
+    /// Pauses between two observations, at most for `most`. Returns whether the next one is due.
+    pub(crate) fn pause(&self, most: Duration) -> bool {
+        let Some(reader) = &self.reader else { return true };
+        self.pauses().pause(reader, most, || self.diagnosis.next_look(Instant::now()))
+    }
+
+    /// Returns the pauses of the current wait.
+    pub(crate) fn pauses(&self) -> RefMut<'_, Pauses> {
+        self.pauses.borrow_mut()
+    }
+
     /// Computes what Flux will prune by applying the declared artifact.
     pub(crate) fn prune(&self, seen: &ObservedObjects) -> Result<Option<Prune>, Error> {
         let project = (&self.project.spec, &self.pulled);
@@ -225,6 +241,21 @@ impl<'a> Session<'a> {
     pub(crate) fn not_ready_reason(&self, stage: Stage) -> Result<Option<String>, Error> {
         let stage = (stage, &self.diagnosis);
         wait::not_ready_reason(self.reader()?, self.name(), &self.desired, stage)
+    }
+
+    /// Adds to the error of a proof the causes for which objects are not ready, as `apply` names them.
+    pub(crate) fn explained(&self, seen: &ObservedObjects, error: Error) -> Result<Error, Error> {
+        let facts = || self.diagnosis.facts(self.reader()?, &self.desired, seen);
+        Ok(match error {
+            Error::Unproven { what, .. } => Error::Unproven { what, facts: facts()? },
+            Error::NotYetProven { mut what, .. } => {
+                let facts = facts()?;
+                let causes = facts.as_ref().map(|facts| cause::line(&facts.causes));
+                what.splice(..0, causes.filter(|line| !line.is_empty()));
+                Error::NotYetProven { what, facts }
+            }
+            error => error,
+        })
     }
 
     /// Returns why a wait continues, from the causes or else from the plan.

@@ -333,7 +333,8 @@ impl fmt::Display for Component {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Network {
-    /// The cluster's pod network and DNS.
+    /// The cluster's pod network and DNS. The controllers also run on nodes that a cloud controller
+    /// manager has not initialised yet, so that Flux can deliver it.
     #[default]
     Pod,
     /// The node's network: one pod with all controllers, the API server through `KubePrism` on

@@ -82,8 +82,8 @@ pub(crate) fn verify(
     }
     match (proof.wrong.is_empty(), proof.pending.is_empty()) {
         (true, true) => Ok(proof),
-        (true, false) => Err(Error::NotYetProven { what: proof.pending }),
-        (false, _) => Err(Error::Unproven { what: proof.wrong }),
+        (true, false) => Err(Error::NotYetProven { what: proof.pending, facts: None }),
+        (false, _) => Err(Error::Unproven { what: proof.wrong, facts: None }),
     }
 }
 

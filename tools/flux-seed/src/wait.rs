@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use kubernetes::Watches;
 use serde_json::Value;
 
 use crate::Error;
@@ -16,8 +17,107 @@ use crate::object::{Identity, Stage};
 use crate::observe::{self, Look, ObservedObjects, observe};
 use crate::plan::{ActualState, still_there};
 
-/// Pause between two observations. One observation takes about 20 requests of a millisecond each.
+/// Pause between two observations, unless every object that the last one read is watched. One observation
+/// takes about 20 requests of a millisecond each.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
+
+/// Number of polls before a wait opens watches, each of which takes a connection. Most waits are shorter.
+const POLLS_MAX: usize = 10;
+
+/// Longest pause between two observations. It limits the delay where a watch is silent although its
+/// connection seems open, and where the time alone changes what an object means.
+const QUIET_MAX: Duration = Duration::from_secs(10);
+
+/// Most watches at a time. A removal reads every kind of the cluster, and polls.
+const WATCHES_MAX: usize = 40;
+
+/// Time for which something that was read counts as part of the last observation. It is longer than the
+/// pause between two collections of causes, which not every observation needs.
+const READ_TIME: Duration = Duration::from_secs(2);
+
+/// Longest time between a change, or a signal, and the end of a pause.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The pauses of a run: they end when an object has changed that the last observation read.
+#[derive(Default)]
+pub(crate) struct Pauses {
+    watches: Option<Watches>,
+    /// Number of pauses since the last step.
+    polls: usize,
+    /// Beginning of the current pause.
+    since: Option<Instant>,
+    /// Beginning of the last observation.
+    observed: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Pauses {
+    /// Begins another wait, after a step.
+    pub(crate) fn restart(&mut self) {
+        self.polls = 0;
+    }
+
+    /// Ends the next pause at this time, or sooner.
+    pub(crate) fn end_at(&mut self, time: Instant) {
+        self.due = Some(self.due.map_or(time, |due| due.min(time)));
+    }
+
+    /// Pauses for some milliseconds, at most for `most`. Returns whether the next observation is due.
+    /// `next_look` is called at the beginning of a pause, and returns when the time alone calls for an
+    /// observation.
+    pub(crate) fn pause(
+        &mut self,
+        reader: &Reader,
+        most: Duration,
+        next_look: impl FnOnce() -> Option<Instant>,
+    ) -> bool {
+        let since = if let Some(since) = self.since {
+            since
+        } else {
+            if let Some(time) = next_look() {
+                self.end_at(time);
+            }
+            self.begin(reader)
+        };
+        match &self.watches {
+            Some(watches) => watches.drive(TICK.min(most)),
+            None => sleep(TICK.min(most)),
+        }
+        let paused = since.elapsed();
+        let is_watched = self.polls > POLLS_MAX && self.watches.as_ref().is_some_and(is_quiet);
+        let is_due = self.due.is_some_and(|due| Instant::now() >= due);
+        if paused < POLL || is_watched && !is_due && paused < QUIET_MAX {
+            return false;
+        }
+        if let Some(watches) = &mut self.watches {
+            watches.take();
+        }
+        (self.since, self.due, self.observed) = (None, None, Some(Instant::now()));
+        true
+    }
+
+    /// Begins a pause, with watches of everything that the last observation read.
+    fn begin(&mut self, reader: &Reader) -> Instant {
+        let now = Instant::now();
+        self.since = Some(now);
+        self.polls += 1;
+        let observed = self.observed.unwrap_or(now).checked_sub(READ_TIME);
+        let collections = reader.reads().since(observed.unwrap_or(now));
+        if self.polls > POLLS_MAX {
+            if collections.len() <= WATCHES_MAX {
+                self.watches.get_or_insert_with(|| reader.watches()).set(&collections);
+            } else {
+                self.watches = None;
+            }
+        }
+        now
+    }
+}
+
+/// Whether nothing has changed, as far as the watches can tell.
+fn is_quiet(watches: &Watches) -> bool {
+    watches.are_live() && !watches.has_changed()
+}
 
 /// Whether the controller of `object` is at work, so that it need not be asked. A controller that waits
 /// for its next attempt is not.

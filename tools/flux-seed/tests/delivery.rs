@@ -4,6 +4,8 @@
 mod lab;
 
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lab::{Lab, Published, Test, bin, run, status, until};
 use serde_json::{Value, json};
@@ -71,7 +73,7 @@ impl Release {
 
 /// Whether an entry of the audit log is a read.
 fn reads(entry: &Value) -> bool {
-    entry["verb"] == "get" || entry["verb"] == "list"
+    ["get", "list", "watch"].iter().any(|verb| entry["verb"] == *verb)
 }
 
 /// Lists every object of some kinds with its resourceVersion, which changes at every write.
@@ -94,6 +96,7 @@ fn what_was_signed_is_delivered_and_nothing_else_and_all_of_it_goes_again() -> T
     let documents =
         a_signed_artifact_is_delivered_however_often_cut_short(&lab, &release.documents)?;
     it_only_reads_when_nothing_has_changed(&lab, &documents)?;
+    a_wait_takes_few_requests_and_ends_with_the_change(&lab, &documents)?;
     what_runs_is_proven_and_what_others_add_is_named(&lab, &documents)?;
     its_controllers_move_to_another_network_and_back(&lab, &documents)?;
     destroy_leaves_what_others_made_however_often_cut_short(&lab, &documents)?;
@@ -160,6 +163,50 @@ fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Tes
     Ok(())
 }
 
+/// Time for which nothing changes while `apply` waits.
+const QUIET: Duration = Duration::from_secs(15);
+
+// hazard: A wait of minutes asks a distant API server a hundred times for each second.
+// class: A wait is paid by its length instead of by what happens.
+// members: the Ready condition, workloads, pods, events, and objects that are being deleted
+// now: everything that the last look read is watched; a look follows each change, at the latest after 10 s
+fn a_wait_takes_few_requests_and_ends_with_the_change(lab: &Lab, documents: &[Value]) -> Test {
+    // A paused rollout does not begin. Flux removes the fields that kubectl manages under its own name.
+    let patch = |is_paused: bool| {
+        let template = json!({"metadata": {"annotations": {"changed-by": "a-person"}}});
+        let fields = json!({"spec": {"paused": is_paused, "template": template}});
+        lab.kubectl(&format!(
+            "-n default patch deployment greeter --field-manager=a-person --type=merge -p {fields}"
+        ))
+        .map_err(|error| error.to_string())
+    };
+    patch(true)?;
+    let (_, from) = lab.asked(0)?;
+    let (changed, ended) = thread::scope(|scope| {
+        let change = scope.spawn(|| {
+            thread::sleep(QUIET);
+            patch(false).map(|_| Instant::now())
+        });
+        lab.flux_seed("apply -q", documents).success();
+        let ended = Instant::now();
+        (change.join(), ended)
+    });
+    let changed = changed.map_err(|_| "a panic")??;
+    let seconds = ended.duration_since(changed).as_secs_f64();
+    let (asked, _) = lab.asked(from)?;
+    let watches = asked.iter().filter(|entry| entry["verb"] == "watch").count();
+    let count = asked.len();
+    #[expect(clippy::print_stderr, reason = "the figures are measured here")]
+    {
+        eprintln!(
+            "a wait of {QUIET:?}: {count} requests, {watches} of them watches; {seconds:.1} s from the change to the end"
+        );
+    }
+    assert!(watches > 0 && count < 250, "{count} requests, {watches} watches");
+    assert!(seconds < 5.0, "{seconds} s after the change");
+    Ok(())
+}
+
 fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Value]) -> Test {
     let proven = lab.flux_seed("verify", documents).success();
     assert_eq!(reason(&status(&proven)?), "Verified");
@@ -200,6 +247,9 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     Ok(())
 }
 
+/// Valid public key of another signer, in base64. Flux accepts an artifact that one of several keys verifies.
+const FOREIGN_KEY: &str = "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFd1M1cHM2RkNySjNnOUczT1NtSU90UjRPb1BXSwo2aVFsNDM1MThLZ2dsUGFTeDVhZ0FhNVBrM0kvcVU2QUhQL0I0UEZmVVl1cVA4OENGOVlZck5CeDF3PT0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0tCg==";
+
 // hazard: A second trusted key or a patch beside the declared state is no drift, and Flux delivers an
 // artifact that the project never signed.
 // class: Only declared fields are compared.
@@ -210,7 +260,7 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
 fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) -> Test {
     // A dry run would show none of these changes, because every declared field keeps its value.
     lab.kubectl("-n flux-system set env deployment/flux SPY=1")?;
-    lab.kubectl("-n flux-system patch secret prod-cosign --type=merge -p {\"data\":{\"evil.pub\":\"RVZJTA==\"}}")?;
+    lab.kubectl(&format!("-n flux-system patch secret prod-cosign --type=merge -p {{\"data\":{{\"evil.pub\":\"{FOREIGN_KEY}\"}}}}"))?;
     lab.kubectl("-n flux-system patch secret prod-sops --type=merge --field-manager=flux-seed -p {\"data\":{\"evil.agekey\":\"RVZJTA==\"}}")?;
     lab.kubectl("-n flux-system patch kustomization prod --type=merge -p {\"spec\":{\"images\":[{\"name\":\"x\"}]}}")?;
     lab.kubectl("-n flux-system patch ocirepository prod --type=merge -p {\"spec\":{\"ignore\":\"x.yaml\"}}")?;
@@ -232,6 +282,7 @@ fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) ->
         assert!(steps.contains(field), "{field}: {steps}");
     }
     assert!(!steps.contains("restartedAt") && !steps.contains("RVZJTA"), "{steps}");
+    assert!(!steps.contains(FOREIGN_KEY), "{steps}");
     lab.flux_seed("apply", documents).success();
     let keys = lab.get("-n flux-system secret prod-cosign")["data"].clone();
     assert_eq!(keys.as_object().map(serde_json::Map::len), Some(1), "one trusted key");

@@ -148,8 +148,8 @@ pub(crate) const COMPONENTS: &[Component] = &[
     // The registry of go-containerregistry serves the referrers API; Debian's registry does not.
     Component {
         name: "referrers",
-        packages: &["."],
-        programs: &[("ggcr-registry", "ggcr-registry")],
+        packages: &[".", "./strict"],
+        programs: &[("ggcr-registry", "ggcr-registry"), ("strict", "strict-registry")],
         ..PLAIN
     },
 ];

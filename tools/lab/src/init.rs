@@ -23,11 +23,12 @@ const SECRETS: &str = "project/secrets.yaml";
 
 /// Every value of that file except the root: its key, and the environment variable that may hold
 /// it.
-const VALUES: [(&str, &str); 8] = [
+const VALUES: [(&str, &str); 9] = [
     ("github", "GITHUB_TOKEN"),
     ("ghcr", "GHCR_TOKEN"),
     ("ghcrReader", "GHCR_READ_TOKEN"),
     ("hetzner", "HCLOUD_TOKEN"),
+    ("hetznerReader", "HCLOUD_READ_TOKEN"),
     ("s3.accessKeyId", "S3_ACCESS_KEY_ID"),
     ("s3.secretAccessKey", "S3_SECRET_ACCESS_KEY"),
     ("s3Reader.accessKeyId", "S3_READER_ACCESS_KEY_ID"),

@@ -50,7 +50,6 @@ fn invalid_documents_are_rejected_with_their_position_and_nothing_is_created() {
     harness.sell_out(&[("cx33", "hel1"), ("cx33", "fsn1")]);
     let pool = |pool: &str| support::cluster("prod", &[CONTROL, pool], "");
     let with = |more: &str| support::cluster("prod", &[CONTROL, WORK], more);
-    let registries = |fields: &str| with(&format!("  registries: {{{fields}}}\n"));
     let wall = |rules: &str| with(&format!("  firewall: {{talos: [anywhere], {rules}}}\n"));
     let documents = [
         (
@@ -130,6 +129,18 @@ fn invalid_documents_are_rejected_with_their_position_and_nothing_is_created() {
             "spec.firewall.rules.0.from",
             "declare at least one subnet",
         ),
+    ];
+    assert!(documents.len() >= 15);
+    are_rejected(&harness, &documents);
+}
+
+#[test]
+fn invalid_registries_are_rejected_with_their_position() {
+    let harness = harness();
+    let registries = |fields: &str| {
+        support::cluster("prod", &[CONTROL, WORK], &format!("  registries: {{{fields}}}\n"))
+    };
+    let documents = [
         (
             registries("mirrors: {'https://docker.io': {endpoints: ['https://a']}}"),
             "spec.registries.mirrors.https://docker.io",
@@ -157,7 +168,11 @@ fn invalid_documents_are_rejected_with_their_position_and_nothing_is_created() {
         ),
         (registries("config: {ghcr.io: {}}"), "spec.registries.config.ghcr.io", "`auth` or `tls`"),
     ];
-    assert!(documents.len() >= 15);
+    are_rejected(&harness, &documents);
+}
+
+/// Fails unless `plan` and `apply` reject each document with a message at a path, and write nothing.
+fn are_rejected(harness: &Harness, documents: &[(String, &str, &str)]) {
     for (document, path, message) in documents {
         fs::write(harness.path("cluster.yaml"), document).expect("written");
         for verb in ["plan", "apply"] {

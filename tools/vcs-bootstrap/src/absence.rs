@@ -4,12 +4,13 @@
 //! **Invariant:** without a proof, the repository is unknown: it is neither created nor reported as
 //! destroyed.
 
+use ::remote::percent_encode;
 use documents::Reason;
 use serde_json::Value;
 
 use crate::Error;
-use crate::clients::connection::{Forge, Remote};
-use crate::clients::http::Answer;
+use crate::clients::answer::Answer;
+use crate::clients::connection::{Caller, Forge, Remote};
 use crate::model::{Readable, Refusal};
 
 /// Proves that the repository does not exist: the token sees every repository of the owner, and not
@@ -50,7 +51,8 @@ fn unknown(remote: &Remote, why: &str) -> Refusal {
         ),
         help: "use a token of the owner (for an organisation: of one of its owners) that may see \
                all of its repositories: at GitHub a classic token with the scope `repo`, or a \
-               fine-grained token for all repositories; then run the same again"
+               fine-grained token for all repositories, or an App that is installed for all \
+               repositories; then run the same again"
             .to_owned(),
     }
 }
@@ -63,7 +65,11 @@ fn unknown(remote: &Remote, why: &str) -> Refusal {
 /// fine-grained token has no scopes and may be for selected repositories. Then the forge's own
 /// count of the owner's repositories must equal the number of those that it lists.
 fn github(remote: &Remote) -> Result<Option<String>, Error> {
-    let user = remote.client.get("/user")?;
+    let user = match remote.caller()? {
+        Caller::User(user) => user.as_ref().clone(),
+        Caller::Installation => return installation(remote),
+        Caller::Unknown(answer) => return Ok(Some(refused("/user", answer))),
+    };
     let Some(login) = known_text(&user, "login").map(str::to_owned) else {
         return Ok(Some(refused("/user", &user)));
     };
@@ -108,6 +114,30 @@ fn github(remote: &Remote) -> Result<Option<String>, Error> {
     }))
 }
 
+/// Returns the reason why an installation of an App may not see every repository of the owner. An
+/// installation for all repositories includes those that are created later
+/// (<https://docs.github.com/en/rest/apps/installations#list-repositories-accessible-to-the-app-installation>).
+fn installation(remote: &Remote) -> Result<Option<String>, Error> {
+    let path = "/installation/repositories?per_page=1";
+    let answer = remote.client.get(path)?;
+    if answer.status != 200 {
+        return Ok(Some(refused(path, &answer)));
+    }
+    if answer.body["repository_selection"] != "all" {
+        return Ok(Some("the App is installed for selected repositories only".to_owned()));
+    }
+    // A token from the App's key is of the installation at the owner. Another token may be of any.
+    let account = &answer.body["repositories"][0]["owner"]["login"];
+    let is_of_owner = account.as_str().map(|login| login.eq_ignore_ascii_case(&remote.place.owner));
+    Ok(match is_of_owner {
+        is_of_owner if remote.client.is_app() || is_of_owner == Some(true) => None,
+        Some(_) => Some(format!("the App's installation is not at {}", remote.place.owner)),
+        None => {
+            Some("the App's installation lists no repository, so its owner is unknown".to_owned())
+        }
+    })
+}
+
 /// Returns the reason why the token may not see every repository. Administrators of the instance,
 /// the owner, and owners of the organisation see everything. Members of other teams see their
 /// team's repositories.
@@ -118,6 +148,7 @@ fn gitea(remote: &Remote) -> Result<Option<String>, Error> {
     if user.body["is_admin"] == true || login.eq_ignore_ascii_case(owner) {
         return Ok(None);
     }
+    let login = percent_encode(login); // the forge's text must not change the path
     let path = format!("/users/{login}/orgs/{owner}/permissions");
     let permissions = remote.client.get(&path)?;
     if permissions.status != 200 {

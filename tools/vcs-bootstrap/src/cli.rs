@@ -2,11 +2,10 @@
 
 use clap::Parser;
 
-/// Creates and configures the repository that a `Repository` document declares, at GitHub or Gitea
+/// Creates and configures the repository that a `Repository` document declares, at GitHub, Gitea or Forgejo
 ///
-/// Creates the repository, changes its settings, pushes the history of the Git repository in the
-/// current directory, writes the keys of other phases to its Actions secrets, and protects its
-/// branches.
+/// Creates or renames the repository, changes its settings, writes its Actions secrets and variables,
+/// pushes the history of the Git repository in the current directory, and protects its branches.
 ///
 /// Reads YAML or JSON documents, writes the same documents as JSON with `status` filled in, and
 /// reports on standard error.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::Project;
+use contract::{Project, Roots};
 use data_encoding::BASE64;
 use documents::{Declared, Derived, Reason};
 use secrets::PhaseKey;
@@ -11,11 +11,14 @@ use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::clients::connection::Forge;
+use crate::clients::dialect::Dialect;
 use crate::clients::forge;
 use crate::clients::git;
-use crate::model::{DeployKey, Desired, Pushed, Readable, Refusal, Rule, Settings};
+use crate::model::{DeployKey, Desired, Pushed, Readable, Refusal, RepositorySlug, Rule, Settings};
 use crate::ownership::OwnershipKey;
-use crate::spec::{Bypass, PullRequest, Push, Repository, Require, Visibility};
+use crate::spec::{
+    Bypass, FormerName, Phase, PullRequest, Push, Repository, RepositoryName, Require, Visibility,
+};
 
 /// The desired state, with secret values and unsupported features, which no plan holds.
 pub(crate) struct Declaration {
@@ -30,19 +33,71 @@ pub(crate) struct Declaration {
 /// Name of the deploy key in the derivation from a phase's key.
 const DEPLOY_KEY: &str = "deploy-key";
 
+/// Document with everything that its declaration is computed from.
+pub(crate) struct Source<'a> {
+    pub(crate) document: &'a Declared<Repository>,
+    pub(crate) project: &'a Declared<Project>,
+    pub(crate) roots: &'a Roots,
+}
+
+impl Source<'_> {
+    /// Returns the declared owner and name.
+    pub(crate) fn place(&self) -> RepositorySlug {
+        let spec = &self.document.spec;
+        let name = spec.name.as_ref().map_or(self.document.name.as_str(), RepositoryName::as_str);
+        RepositorySlug { owner: spec.owner.to_string(), name: name.to_owned() }
+    }
+
+    /// Returns the former owners and names, oldest first.
+    pub(crate) fn former_places(&self) -> Vec<RepositorySlug> {
+        let spec = &self.document.spec;
+        let place = |former: &FormerName| {
+            let (owner, name) =
+                former.as_str().split_once('/').unwrap_or((spec.owner.as_str(), former.as_str()));
+            RepositorySlug { owner: owner.to_owned(), name: name.to_owned() }
+        };
+        spec.previously.iter().map(place).collect()
+    }
+
+    /// Returns the first owner and name of the repository, to which hashes of secrets are bound.
+    pub(crate) fn first_place(&self) -> RepositorySlug {
+        self.former_places().into_iter().next().unwrap_or_else(|| self.place())
+    }
+
+    /// Returns the name from which keys of the repository derive: the first name of the document. Without
+    /// `spec.name`, a document is renamed together with its repository.
+    fn scope(&self) -> String {
+        let first = self.former_places().into_iter().next();
+        let first = first.filter(|_| self.document.spec.name.is_none());
+        first.map_or_else(|| self.document.name.to_string(), |place| place.name)
+    }
+
+    fn phase_key(&self, phase: Phase) -> Result<PhaseKey, Error> {
+        Ok(self.roots.phase_key(self.project, phase.as_str())?)
+    }
+}
+
+/// Computes the desired state. `with_values` is false for a removal, which needs neither the local history
+/// nor the values of secrets.
 pub(crate) fn declaration(
-    document: &Declared<Repository>,
-    project: &Declared<Project>,
-    forge: Forge,
+    source: &Source<'_>,
+    (forge, dialect): (Forge, Option<Dialect>),
     ownership: &OwnershipKey,
-    with_history: bool,
+    with_values: bool,
 ) -> Result<Declaration, Error> {
-    let spec = &document.spec;
-    let (rules, unsupported) = rules(spec, forge);
-    let secrets = secrets(spec, project)?;
-    let deploy_keys = deploy_keys(document, project)?;
+    let spec = &source.document.spec;
+    let (rules, unsupported) = rules(spec, forge, dialect);
+    let mut secrets = phase_keys(source)?;
+    if with_values {
+        secrets.extend(references(source)?);
+    }
+    let deploy_keys = deploy_keys(source)?;
+    let history = spec.history.as_ref();
+    let default_branch = spec.default_branch.as_ref();
+    let default_branch = default_branch.or(history.map(|history| &history.branch));
     let features = &spec.features;
     let desired = Desired {
+        place: source.place(),
         settings: Settings {
             description: spec.description.as_ref().map(ToString::to_string),
             homepage: spec.homepage.as_ref().map(ToString::to_string),
@@ -55,7 +110,13 @@ pub(crate) fn declaration(
             .topics
             .as_ref()
             .map(|topics| (topics.mode, topics.items.iter().map(ToString::to_string).collect())),
-        history: if with_history { pushed(spec)? } else { None },
+        history: if with_values { pushed(spec)? } else { None },
+        default_branch: default_branch.map(ToString::to_string),
+        variables: spec
+            .variables
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect(),
         rules,
         secrets: secrets
             .iter()
@@ -70,41 +131,47 @@ pub(crate) fn declaration(
 
 /// Derives every value that the repository gets from the root: the secrets of CI, in files named after
 /// their variables, and the public deploy keys.
-pub(crate) fn derived(
-    document: &Declared<Repository>,
-    project: &Declared<Project>,
-) -> Result<Vec<Derived>, Error> {
-    let secrets = secrets(&document.spec, project)?.into_iter();
+pub(crate) fn derived(source: &Source<'_>) -> Result<Vec<Derived>, Error> {
+    let secrets = phase_keys(source)?.into_iter();
     let secrets = secrets.map(|(name, value)| Derived::new(name, value.as_bytes().to_vec().into()));
-    let keys = deploy_keys(document, project)?.into_values();
+    let keys = deploy_keys(source)?.into_values();
     let line = |key: &DeployKey| format!("{} {}\n", key.key, key.title).into_bytes();
     let keys: Vec<u8> = keys.flat_map(|key| line(&key)).collect();
     Ok(secrets.chain([Derived::new("deploy-keys.pub", keys.into())]).collect())
 }
 
 /// Derives the keys of the phases that run in CI, by name of the Actions secret.
-fn secrets(
-    spec: &Repository,
-    project: &Declared<Project>,
-) -> Result<BTreeMap<String, Zeroizing<String>>, Error> {
+fn phase_keys(source: &Source<'_>) -> Result<BTreeMap<String, Zeroizing<String>>, Error> {
     let mut secrets = BTreeMap::new();
-    for phase in &spec.secrets.phase_keys {
-        let key = contract::phase_key(project, phase.as_str())?;
+    for phase in &source.document.spec.secrets.phase_keys {
+        let key = source.phase_key(*phase)?;
         let value = Zeroizing::new(BASE64.encode(key.expose()));
         secrets.insert(contract::variable(phase.as_str()), value);
     }
     Ok(secrets)
 }
 
+/// Reads the secrets to which the document refers, by name of the Actions secret.
+fn references(source: &Source<'_>) -> Result<BTreeMap<String, Zeroizing<String>>, Error> {
+    let mut secrets = BTreeMap::new();
+    for (name, reference) in &source.document.spec.secrets.references {
+        let mut reference = reference.clone();
+        // A project at real vendors must not hand out secrets that are published with these programs.
+        if source.project.spec.root.is_guarded() {
+            reference.guard();
+        }
+        let value = reference.resolve()?;
+        secrets.insert(name.to_string(), Zeroizing::new(value.text()?.to_owned()));
+    }
+    Ok(secrets)
+}
+
 /// Derives the deploy keys, by fingerprint.
-fn deploy_keys(
-    document: &Declared<Repository>,
-    project: &Declared<Project>,
-) -> Result<BTreeMap<String, DeployKey>, Error> {
-    let mut keys = BTreeMap::new();
-    for phase in &document.spec.deploy_keys {
-        let key = contract::phase_key(project, phase.as_str())?;
-        keys.extend(deploy_key(&key, phase.as_str(), document.name.as_str()));
+fn deploy_keys(source: &Source<'_>) -> Result<BTreeMap<String, DeployKey>, Error> {
+    let (mut keys, scope) = (BTreeMap::new(), source.scope());
+    for phase in &source.document.spec.deploy_keys {
+        let key = source.phase_key(*phase)?;
+        keys.extend(deploy_key(&key, phase.as_str(), &scope));
     }
     Ok(keys)
 }
@@ -122,7 +189,11 @@ fn pushed(spec: &Repository) -> Result<Option<Pushed>, Error> {
         }
         Err(error) => return Err(error),
     };
-    Ok(Some(Pushed { push: history.push, branch, commit }))
+    let tags = match &commit {
+        Readable::Value(commit) => git::tags(commit, history.tags.as_ref())?,
+        Readable::Denied(_) => BTreeMap::new(),
+    };
+    Ok(Some(Pushed { push: history.push, branch, commit, tags }))
 }
 
 fn deploy_key(key: &PhaseKey, phase: &str, scope: &str) -> Option<(String, DeployKey)> {
@@ -136,19 +207,31 @@ fn deploy_key(key: &PhaseKey, phase: &str, scope: &str) -> Option<(String, Deplo
 }
 
 /// Returns the rules under the forge's names, and the requirements that the forge lacks.
-fn rules(spec: &Repository, forge: Forge) -> (BTreeMap<String, Rule>, Vec<String>) {
+fn rules(
+    spec: &Repository,
+    forge: Forge,
+    dialect: Option<Dialect>,
+) -> (BTreeMap<String, Rule>, Vec<String>) {
+    let name = dialect.map_or("Gitea", Dialect::name);
     let (mut rules, mut unsupported) = (BTreeMap::<String, Rule>::new(), Vec::new());
     for declared in &spec.rules {
         let mut require = declared.require.clone();
         if require.linear_history && forge == Forge::Gitea {
             require.linear_history = false;
             unsupported
-                .push(format!("rule {}: Gitea has no rule against merge commits", declared.name));
+                .push(format!("rule {}: {name} has no rule against merge commits", declared.name));
+        }
+        let cannot_bind = dialect == Some(Dialect::OldGitea) && declared.bypass == Bypass::None;
+        if cannot_bind {
+            unsupported.push(format!(
+                "rule {}: administrators may merge against it, because {name} has no setting for that",
+                declared.name
+            ));
         }
         let rule = |branches: BTreeSet<String>| Rule {
             branches,
             require: require.clone(),
-            administrators_too: Some(declared.bypass == Bypass::None),
+            administrators_too: (!cannot_bind).then_some(declared.bypass == Bypass::None),
             also_exempt: BTreeSet::new(),
             except: BTreeSet::new(),
             enforced: true,
@@ -189,7 +272,10 @@ fn stricter(one: &Rule, other: &Rule) -> Rule {
             linear_history: *linear_history || other.require.linear_history,
             status_checks: status_checks | &other.require.status_checks,
         },
-        administrators_too: one.administrators_too.max(other.administrators_too),
+        administrators_too: one
+            .administrators_too
+            .zip(other.administrators_too)
+            .map(|(one, other)| one || other),
         ..one.clone()
     }
 }

@@ -49,6 +49,9 @@ pub enum Error {
         /// Cause, in the words of the TLS library.
         why: String,
     },
+    /// The proxy of the environment demands another login.
+    #[error("the proxy does not accept the login for it (status 407)")]
+    ProxyLogin,
     /// The response of a request that must not be repeated blindly was lost.
     #[error("the response to {method} {path} was lost, so the request may have taken effect")]
     Ambiguous {
@@ -107,6 +110,40 @@ pub enum Error {
     TokenUnusable {
         /// Cause, without a quotation of the token.
         why: String,
+    },
+    /// The forge has no account with this name.
+    #[error("the forge has no user or organisation {owner}")]
+    NoOwner {
+        /// Declared owner.
+        owner: String,
+    },
+    /// Repositories of a user can be created with a token of that user alone.
+    #[error("{owner} is a user, and the token does not belong to {owner}")]
+    ForeignUser {
+        /// Declared owner.
+        owner: String,
+    },
+    /// A transfer was requested, and the repository is not at its new owner.
+    #[error("the transfer to {place} was requested, and the repository is not there yet")]
+    TransferPending {
+        /// Declared owner and name.
+        place: String,
+    },
+    /// The App is not installed at the owner of the repository.
+    #[error("the GitHub App {client_id} is not installed at {owner}")]
+    NotInstalled {
+        /// Client ID of the App.
+        client_id: String,
+        /// Declared owner.
+        owner: String,
+    },
+    /// The forge does not accept the signature of the App.
+    #[error("the forge does not accept the key of the GitHub App {client_id}: {message}")]
+    AppRejected {
+        /// Client ID of the App.
+        client_id: String,
+        /// The forge's own message.
+        message: String,
     },
     /// A receipt covers the history, and the forge has further contents.
     #[error("{repository} has contents that no receipt covers, and `destroy` would delete them: {}", .what.join(", "))]
@@ -198,8 +235,14 @@ impl Diagnostic for Error {
             Self::Unreachable { .. } => Reason::Unreachable,
             Self::Untrusted { .. } => Reason::Untrusted,
             Self::Ambiguous { .. } => Reason::ResponseLost,
-            Self::Unauthorised => Reason::Unauthorized,
-            Self::Forbidden { .. } => Reason::Forbidden,
+            Self::Unauthorised | Self::ProxyLogin | Self::AppRejected { .. } => {
+                Reason::Unauthorized
+            }
+            Self::Forbidden { .. } | Self::ForeignUser { .. } | Self::NotInstalled { .. } => {
+                Reason::Forbidden
+            }
+            Self::NoOwner { .. } => Reason::NotFound,
+            Self::TransferPending { .. } => Reason::NotConverged,
             Self::PlanGate { .. } => Reason::PlanGate,
             Self::Limited { .. } => Reason::RateLimited,
             Self::Renamed { .. } => Reason::Renamed,
@@ -267,6 +310,27 @@ impl Diagnostic for Error {
                 "give the token access to administration, contents, secrets and \
                  variables; a token for selected repositories cannot create one"
             }
+            Self::ProxyLogin => {
+                "write the proxy's user and password into https_proxy: http://USER:PASSWORD@HOST:PORT, \
+                 with percent-encoding"
+            }
+            Self::NoOwner { .. } => {
+                "correct spec.owner, or create the organisation: this program creates no accounts"
+            }
+            Self::ForeignUser { .. } => {
+                "use a personal token of that user: an App can create repositories of organisations \
+                 only; or create the repository by hand, empty, and give the token access to it"
+            }
+            Self::TransferPending { .. } => {
+                "accept the transfer as its new owner, at the forge, then run the same command again"
+            }
+            Self::NotInstalled { .. } => {
+                "install the App at the owner for all repositories, on its page at the forge"
+            }
+            Self::AppRejected { .. } => {
+                "compare clientId with the App's page, generate a new private key there if it was \
+                 deleted, and check the clock of this machine"
+            }
             Self::PlanGate { .. } => {
                 "upgrade the owner's plan, make the repository public, or remove the feature from the document"
             }
@@ -274,9 +338,9 @@ impl Diagnostic for Error {
                 "run the same command again later: finished steps are not repeated"
             }
             Self::Renamed { .. } => {
-                "write the new name and owner into metadata.name and spec.owner, and apply: what \
-                 was made stays known by the forge's number, and the deploy key is replaced; or \
-                 restore the old name"
+                "write the new name and owner into the document, and the old name into `previously`, \
+                 and apply: everything stays managed, and derived keys stay the same; or restore the \
+                 old name at the forge"
             }
             Self::Refused { .. } => {
                 "correct the cause in the message, then run the same command again"
@@ -326,6 +390,7 @@ impl Diagnostic for Error {
             Self::Unreachable { .. }
             | Self::Ambiguous { .. }
             | Self::Limited { .. }
+            | Self::TransferPending { .. }
             | Self::GitSlow { .. }
             | Self::GitFailed { .. }
             | Self::NotAPublicKey => Exit::Temporary,
@@ -337,6 +402,11 @@ impl Diagnostic for Error {
             | Self::SignInPage { .. }
             | Self::TokenUnusable { .. }
             | Self::Unauthorised
+            | Self::NoOwner { .. }
+            | Self::ProxyLogin
+            | Self::ForeignUser { .. }
+            | Self::NotInstalled { .. }
+            | Self::AppRejected { .. }
             | Self::Forbidden { .. }
             | Self::PlanGate { .. }
             | Self::Renamed { .. }

@@ -1,23 +1,24 @@
 //! Executes steps. Only this module creates a writer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ::git::{Origin as GitOrigin, Url};
 use documents::{Reason, WritePermit, pause};
 
 use crate::Error;
-use crate::clients::forge::{Reader, Writer};
+use crate::clients::forge::{ForgeRepository, Reader, Writer};
 use crate::clients::git;
 use crate::model::{OwnershipRecord, Readable};
 use crate::observe::Observation;
+use crate::ownership::VARIABLE;
 use crate::session::Session;
 use crate::step::Step;
 
 /// Values that a step hands to later steps of the same run.
 #[derive(Default)]
 pub(crate) struct StepContext {
-    /// Forge's number and clone URL of the repository that this run created.
+    /// Forge's number and clone URL of the repository that this run created, renamed or transferred.
     created: Option<(u64, Url)>,
     /// Whether the ownership record exists after the last step; `None` when this run has neither written
     /// nor removed it.
@@ -42,29 +43,30 @@ impl Execution<'_, '_> {
         let mut detail = String::new();
         match step {
             Step::Create { private } => {
-                let history = session.declaration.desired.history.as_ref();
-                let branch = history.map(|history| &*history.branch);
+                let branch = session.declaration.desired.default_branch.as_deref();
                 let found =
                     writer.create(&session.ownership.creation_marker(), *private, branch)?;
                 self.wait_for_git(&found.git)?;
                 detail = found.web;
                 self.step_context.created = Some((found.id, found.git));
             }
+            Step::Rename { to, .. } => self.moved(writer.rename(to)?),
+            Step::Transfer { .. } => self.moved(writer.transfer()?),
             Step::Unarchive {} => writer.archive(false)?,
             Step::Record { receipt, times_of } => {
                 let receipt = self.with_timestamps(receipt, times_of)?;
                 let text = session.ownership.write(self.id()?, &receipt);
                 let replaces = self.step_context.recorded.unwrap_or(self.observation.recorded);
-                writer.write_receipt(&text, replaces)?;
+                writer.write_variable(VARIABLE, &text, replaces)?;
                 self.step_context.recorded = Some(true);
             }
             Step::ChangeSettings { to, .. } => writer.change(to)?,
             Step::Publish {} => writer.publish()?,
-            Step::Push { branch, to, .. } => {
-                let origin = GitOrigin { url: self.git()?, token: &session.token };
-                git::push(&origin, branch, to, self.permit)?;
+            Step::Push { branch, to, tags, .. } => {
+                self.push(Some((branch, to)), tags)?;
                 detail.clone_from(to);
             }
+            Step::PushTags { tags } => self.push(None, tags)?,
             Step::ChangeDefaultBranch { to, .. } => writer.change_default_branch(to)?,
             Step::SetTopics { to, .. } => writer.set_topics(to)?,
             Step::WriteSecret { name, .. } => {
@@ -75,6 +77,10 @@ impl Execution<'_, '_> {
                     .ok_or_else(documents::Error::out_of_order)?;
                 writer.write_secret(name, value)?;
             }
+            Step::WriteVariable { name, from, to } => {
+                writer.write_variable(name, to, from.is_some())?;
+            }
+            Step::RemoveVariable { name } => writer.remove_variable(name)?,
             Step::AddDeployKey { fingerprint, title, key } => {
                 writer.add_deploy_key(title, key)?;
                 detail.clone_from(fingerprint);
@@ -84,7 +90,7 @@ impl Execution<'_, '_> {
             Step::RemoveSecret { name } => writer.remove_secret(name)?,
             Step::RemoveDeployKey { id, .. } => writer.remove_deploy_key(*id)?,
             Step::Forget {} => {
-                writer.forget()?;
+                writer.remove_variable(VARIABLE)?;
                 self.step_context.recorded = Some(false);
             }
             Step::Archive {} => writer.archive(true)?,
@@ -94,6 +100,25 @@ impl Execution<'_, '_> {
             }
         }
         Ok(detail)
+    }
+
+    /// Pushes a branch and tags.
+    fn push(
+        &self,
+        branch: Option<(&String, &String)>,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let token = self.session.remote.token()?;
+        let origin = GitOrigin { url: self.git()?, token: &token };
+        let branch = branch.map(|(name, commit)| (commit.clone(), format!("{}{name}", git::HEADS)));
+        let tags =
+            tags.iter().map(|(name, object)| (object.clone(), format!("{}{name}", git::TAGS)));
+        git::push(&origin, &branch.into_iter().chain(tags).collect::<Vec<_>>(), self.permit)
+    }
+
+    /// Records the clone URL of the repository after a rename or a transfer.
+    fn moved(&mut self, found: ForgeRepository) {
+        self.step_context.created = Some((found.id, found.git));
     }
 
     /// Returns the forge's number for the repository.
@@ -113,7 +138,8 @@ impl Execution<'_, '_> {
     /// Waits until Git finds a repository that was just created. A token that may not read the history
     /// does not stop the other steps.
     fn wait_for_git(&self, url: &Url) -> Result<(), Error> {
-        let origin = GitOrigin { url, token: &self.session.token };
+        let token = self.session.remote.token()?;
+        let origin = GitOrigin { url, token: &token };
         for seconds in [1, 2, 4, 8] {
             match git::remote(&origin, "main") {
                 Err(Error::GitFailed { .. }) => {}
@@ -129,7 +155,8 @@ impl Execution<'_, '_> {
     /// arrived after the check of the receipt.
     fn check_refs(&self) -> Result<(), Error> {
         let Some(covered) = &self.step_context.covered_refs else { return Ok(()) };
-        let origin = GitOrigin { url: self.git()?, token: &self.session.token };
+        let token = self.session.remote.token()?;
+        let origin = GitOrigin { url: self.git()?, token: &token };
         if git::refs(&origin)? == *covered {
             return Ok(());
         }

@@ -36,12 +36,14 @@ pub use error::Error;
 
 use std::time::Duration;
 
-use contract::Projects;
+use contract::{Projects, Roots};
 use documents::{
     Conflict, Context, Declared, Dependency, Derived, Exit, Intent, Opened, OpenedBy, Program,
     Stream, WritePermit,
 };
 
+use clients::connection::Services;
+use desired::Source;
 use execute::{Execution, StepContext};
 use observe::{Evidence, Facts, Observation};
 use session::{Session, check_push};
@@ -68,13 +70,17 @@ pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
 /// The program and the projects of its documents.
 struct VcsBootstrap {
     projects: Projects,
+    /// Roots of the projects, each read once.
+    roots: Roots,
+    /// Forges of the projects, each with its token.
+    services: Services,
 }
 
 impl VcsBootstrap {
     fn read(stream: &mut Stream, declared: &[Declared<Repository>]) -> Self {
         let projects = Projects::read(stream);
         validate::validate(stream, &projects, declared);
-        Self { projects }
+        Self { projects, roots: Roots::default(), services: Services::default() }
     }
 }
 
@@ -85,6 +91,11 @@ impl Program for VcsBootstrap {
     type Observation = Observation;
     type StepContext = StepContext;
 
+    /// A run waits for the forge most of the time. GitHub permits 100 requests at once, and limits
+    /// requests that write by time (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits>),
+    /// for which all documents share one pause.
+    const PARALLEL_MAX: usize = 8;
+
     fn dependencies(document: &Declared<Repository>) -> Vec<Dependency> {
         vec![Dependency::to_present("/spec/project", "Project", &document.spec.project)]
     }
@@ -94,7 +105,8 @@ impl Program for VcsBootstrap {
         context: &Context<'a, Repository>,
         intent: Intent,
     ) -> Result<OpenedBy<'a, Self>, Error> {
-        Session::open(&self.projects, context, intent).map(Opened::Session)
+        Session::open(&self.projects, (&self.roots, &self.services), context, intent)
+            .map(Opened::Session)
     }
 
     fn observe(&self, session: &Session<'_>, _: &StepContext) -> Result<Observation, Error> {
@@ -195,6 +207,8 @@ impl Program for VcsBootstrap {
     }
 
     fn derive(&self, context: &Context<'_, Repository>) -> Result<Vec<Derived>, Error> {
-        desired::derived(context.document, self.projects.get(&context.document.spec.project)?)
+        let document = context.document;
+        let project = self.projects.get(&document.spec.project)?;
+        desired::derived(&Source { document, project, roots: &self.roots })
     }
 }

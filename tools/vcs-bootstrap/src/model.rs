@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::{Mode, OnDestroy, Push, Require};
 
 /// Owner and name of a repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepositorySlug {
     /// User or organisation that owns the repository.
     pub owner: String,
@@ -245,6 +245,10 @@ pub struct OwnershipRecord {
     pub deploy_keys: BTreeSet<String>,
     /// Secrets that this program wrote, by name.
     pub secrets: BTreeMap<String, Recorded>,
+    /// Names of the Actions variables that this program created.
+    // Absent while empty, so that records of earlier versions stay as they are.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub variables: BTreeSet<String>,
 }
 
 /// State of the ownership record at the forge.
@@ -279,6 +283,8 @@ pub enum Head {
 pub struct Present {
     /// Number of the repository at the forge.
     pub id: u64,
+    /// Owner and name that the repository has now, which may be former ones.
+    pub place: RepositorySlug,
     /// Whether the token may administer the repository; `None` if the forge does not tell.
     pub administrator: Option<bool>,
     /// Whether the repository is archived.
@@ -293,12 +299,19 @@ pub struct Present {
     pub default_branch: String,
     /// Position of the declared branch.
     pub head: Readable<Head>,
+    /// Objects of the tags, by name. They are read together with the branch.
+    pub tags: BTreeMap<String, String>,
+    /// Whether the declared default branch exists. `None` while the repository has no branch at all, or
+    /// when its branches were not read.
+    pub has_default_branch: Option<bool>,
     /// Ownership record of the repository.
     pub mark: Readable<Ownership>,
     /// Rules of the repository, by name.
     pub rules: Readable<BTreeMap<String, Rule>>,
     /// Time of the last change of each secret, by name.
     pub secrets: Readable<BTreeMap<String, Option<String>>>,
+    /// Values of the Actions variables other than the ownership record, by name.
+    pub variables: BTreeMap<String, String>,
     /// Deploy keys, by fingerprint.
     pub deploy_keys: Readable<BTreeMap<String, SeenKey>>,
 }
@@ -316,21 +329,29 @@ pub struct Pushed {
     /// Local commit of the branch, or the reason for its absence. An absent commit matters only
     /// while the forge lacks the branch.
     pub commit: Readable<String>,
+    /// Objects of the local tags to push, by name.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A document's declaration, in the terms of one forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
+    /// Declared owner and name.
+    pub place: RepositorySlug,
     /// Settings that the document declares.
     pub settings: Settings,
     /// Declared topics, with the treatment of others.
     pub topics: Option<(Mode, BTreeSet<String>)>,
     /// History to be pushed; `None` if none.
     pub history: Option<Pushed>,
+    /// Declared default branch.
+    pub default_branch: Option<String>,
     /// Declared rules, by name.
     pub rules: BTreeMap<String, Rule>,
     /// Keyed hashes of the secrets, by name.
     pub secrets: BTreeMap<String, String>,
+    /// Values of the Actions variables, by name.
+    pub variables: BTreeMap<String, String>,
     /// Declared deploy keys, by fingerprint.
     pub deploy_keys: BTreeMap<String, DeployKey>,
     /// Whether `apply` may make a private repository public.

@@ -9,12 +9,13 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
+use crate::clients::connection::Remote;
 use crate::clients::forge::{ForgeRepository, Reader};
 use crate::clients::git;
 use crate::model::{
     Desired, Head, Ownership, OwnershipRecord, Present, Readable, RepositorySlug, Rule, Settings,
 };
-use crate::ownership::OwnershipKey;
+use crate::ownership::{OwnershipKey, VARIABLE};
 use crate::spec::Push;
 
 /// Observed facts of the repository, as the status shows them.
@@ -50,6 +51,9 @@ pub struct Facts {
     /// Names of the declared secrets that exist.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub secrets: BTreeSet<String>,
+    /// Declared Actions variables that exist, with their values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
     /// Declared deploy keys that exist, by fingerprint.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub deploy_keys: BTreeMap<String, DeployKeySeen>,
@@ -113,14 +117,17 @@ pub(crate) fn observe(
     reader: &Reader<'_>,
     ownership: &OwnershipKey,
     desired: &Desired,
-    earlier: Option<u64>,
-    origin: impl FnOnce(&ForgeRepository) -> Result<Readable<Head>, Error>,
+    (earlier, former): (Option<u64>, &[RepositorySlug]),
+    refs: impl FnOnce(&ForgeRepository) -> Result<Readable<Refs>, Error>,
 ) -> Result<Observation, Error> {
-    let Some(found) = reader.repository(earlier)? else {
+    let Some(found) = reader.find(earlier, former)? else {
         return Ok(Observation { found: None, actual: None, recorded: false });
     };
-    let mark = match reader.receipt()? {
-        Readable::Value(text) => {
+    let mut variables = BTreeMap::new();
+    let mark = match reader.variables()? {
+        Readable::Value(mut all) => {
+            let text = all.remove(VARIABLE);
+            variables = all;
             Readable::Value(text.map_or(Ownership::None, |text| ownership.read(found.id, &text)))
         }
         Readable::Denied(refusal) => Readable::Denied(refusal),
@@ -135,19 +142,29 @@ pub(crate) fn observe(
     let secrets = read_if(secrets, || reader.secrets())?;
     let keys = !desired.deploy_keys.is_empty() || !receipt.deploy_keys.is_empty();
     let deploy_keys = read_if(keys, || reader.deploy_keys())?;
+    let (head, tags, has_default_branch) = match refs(&found)? {
+        Readable::Value(Refs { head, tags, has_default_branch }) => {
+            (Readable::Value(head), tags, has_default_branch)
+        }
+        Readable::Denied(refusal) => (Readable::Denied(refusal), BTreeMap::new(), None),
+    };
     let recorded = mark.value().is_some_and(|mark| *mark != Ownership::None);
     let actual = Present {
         id: found.id,
+        place: reader.0.present(),
         administrator: found.administrator,
         archived: found.archived,
         just_created: found.settings.description.as_ref() == Some(&ownership.creation_marker()),
         settings: found.settings.clone(),
         topics: found.topics.clone(),
         default_branch: found.default_branch.clone(),
-        head: origin(&found)?,
+        head,
+        tags,
+        has_default_branch,
         mark,
         rules,
         secrets,
+        variables,
         deploy_keys,
     };
     Ok(Observation { found: Some(found), actual: Some(actual), recorded })
@@ -162,24 +179,50 @@ fn read_if<T>(
     if is_needed { list() } else { Ok(Readable::Value(BTreeMap::new())) }
 }
 
-/// Compares the declared branch at the forge with the local commit.
-pub(crate) fn head(
+/// References of the forge that a plan compares.
+pub(crate) struct Refs {
+    head: Head,
+    tags: BTreeMap<String, String>,
+    has_default_branch: Option<bool>,
+}
+
+/// Reads the references that the document declares. Without a history and with the right default branch,
+/// nothing is read, so that the token needs no access to contents.
+pub(crate) fn refs(
     found: &ForgeRepository,
     desired: &Desired,
-    token: &secrets::Secret,
-) -> Result<Readable<Head>, Error> {
-    match &desired.history {
-        Some(history) if history.push != Push::Never => {
-            let origin = GitOrigin { url: &found.git, token };
-            git::head(&origin, &history.branch, history.commit.value())
-        }
-        _ => Ok(Readable::Value(Head::Absent)),
+    remote: &Remote,
+) -> Result<Readable<Refs>, Error> {
+    let history = desired.history.as_ref().filter(|history| history.push != Push::Never);
+    let default = desired.default_branch.as_ref().filter(|name| **name != found.default_branch);
+    if history.is_none() && default.is_none() {
+        let (head, tags) = (Head::Absent, BTreeMap::new());
+        return Ok(Readable::Value(Refs { head, tags, has_default_branch: None }));
     }
+    let token = remote.token()?;
+    let origin = GitOrigin { url: &found.git, token: &token };
+    let branches = [history.map(|history| &history.branch), default];
+    let branches: Vec<_> = branches.into_iter().flatten().map(String::as_str).collect();
+    Ok(match git::references(&origin, &branches)? {
+        Readable::Denied(refusal) => Readable::Denied(refusal),
+        Readable::Value(seen) => Readable::Value(Refs {
+            head: match history {
+                Some(history) => {
+                    git::head(seen.branches.get(&history.branch), history.commit.value())?
+                }
+                None => Head::Absent,
+            },
+            has_default_branch: default
+                .map(|name| seen.branches.contains_key(name))
+                .filter(|has| *has || seen.has_head),
+            tags: seen.tags,
+        }),
+    })
 }
 
 impl Observation {
     /// Returns the facts for the status.
-    pub(crate) fn observed(&self, place: &RepositorySlug, desired: &Desired) -> Option<Facts> {
+    pub(crate) fn observed(&self, desired: &Desired) -> Option<Facts> {
         let (found, actual) = (self.found.as_ref()?, self.actual.as_ref()?);
         let made = match actual.mark.value() {
             Some(Ownership::Ours(receipt)) => receipt.made,
@@ -193,9 +236,11 @@ impl Observation {
             let key = desired.deploy_keys.get(fingerprint)?.key.clone();
             Some((fingerprint.clone(), DeployKeySeen { key, read_only: seen.read_only }))
         };
+        let variables = actual.variables.iter();
+        let variables = variables.filter(|(name, _)| desired.variables.contains_key(*name));
         Some(Facts {
-            owner: place.owner.clone(),
-            name: place.name.clone(),
+            owner: actual.place.owner.clone(),
+            name: actual.place.name.clone(),
             id: found.id,
             url: found.web.clone(),
             clone_url: found.git.to_string(),
@@ -207,6 +252,7 @@ impl Observation {
             commit: commit(actual, desired),
             rules,
             secrets: secrets.filter(|name| desired.secrets.contains_key(*name)).cloned().collect(),
+            variables: variables.map(|(name, value)| (name.clone(), value.clone())).collect(),
             deploy_keys: keys.filter_map(declared).collect(),
         })
     }

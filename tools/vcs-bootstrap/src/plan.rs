@@ -1,15 +1,18 @@
 //! Plans the steps to the desired state, as pure functions.
 
-use documents::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 
+use documents::Reason;
+use sections::Sections;
+
 use crate::model::{
-    ActualState, Desired, Head, Ownership, OwnershipRecord, Present, Pushed, Readable, Recorded,
-    Refusal, Settings,
+    ActualState, Desired, Head, Ownership, OwnershipRecord, Present, Pushed, Readable, Refusal,
+    Settings,
 };
 use crate::spec::{Mode, OnDestroy, Push};
-use crate::step::{Because, Step};
+use crate::step::Step;
 
+mod sections;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +35,7 @@ pub fn plan(desired: &Desired, actual: &ActualState) -> Plan {
         just_created(private, desired)
     });
     let mut refused = refusals(&before);
+    refused.extend(former_name(desired, &before));
     let recorded = recorded(&before);
     let Some(seen) = recorded.clone().filter(|_| refused.is_empty()) else {
         return Plan { steps: Vec::new(), refused };
@@ -45,20 +49,23 @@ pub fn plan(desired: &Desired, actual: &ActualState) -> Plan {
         }
         steps.push(Step::Unarchive {});
     }
-    let sections = Sections::of(desired, &before, &seen, &mut refused);
+    steps.extend(moves(desired, &before));
+    let mut sections = Sections::of(desired, &before, &seen, &mut refused);
     let claim = sections.claim(desired, &seen);
     if recorded != Some(Some(claim.clone())) {
         steps.push(Step::Record { receipt: claim.clone(), times_of: BTreeSet::new() });
     }
     steps.extend(settings(desired, &before));
     steps.extend(publish(desired, &before, &mut refused));
-    steps.extend(history(desired, &before, &mut refused));
-    steps.extend(topics(desired, &before));
     let times_of = sections.written.iter().map(|(name, _)| name.clone()).collect();
+    steps.extend(sections.take_values());
+    steps.extend(history(desired, &before, &mut refused));
+    steps.extend(default_branch(desired, &before, &mut refused));
+    steps.extend(topics(desired, &before));
     let receipt = sections.receipt(desired, &claim);
     let last = Step::Record { receipt: receipt.clone(), times_of };
     let again = receipt != claim || !sections.written.is_empty();
-    steps.extend(sections.steps());
+    steps.extend(sections.into_steps());
     steps.extend(again.then_some(last));
     Plan { steps, refused }
 }
@@ -87,6 +94,7 @@ pub fn plan_destroy(desired: &Desired, actual: &ActualState) -> Plan {
     let nothing = Desired {
         rules: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        variables: BTreeMap::new(),
         deploy_keys: BTreeMap::new(),
         ..desired.clone()
     };
@@ -99,7 +107,7 @@ pub fn plan_destroy(desired: &Desired, actual: &ActualState) -> Plan {
         return Plan { steps: Vec::new(), refused };
     }
     let mut steps: Vec<Step> = before.archived.then_some(Step::Unarchive {}).into_iter().collect();
-    steps.extend(sections.steps());
+    steps.extend(sections.into_steps());
     if receipt.made {
         let receipt = OwnershipRecord {
             made: true,
@@ -120,9 +128,10 @@ pub fn plan_destroy(desired: &Desired, actual: &ActualState) -> Plan {
 /// Returns a repository as it is right after [`Step::Create`]. Only `private` and the branch are known,
 /// so every other declared setting becomes a step.
 fn just_created(private: bool, desired: &Desired) -> Present {
-    let branch = desired.history.as_ref().map(|history| history.branch.clone());
+    let branch = desired.default_branch.clone();
     Present {
         id: 0,
+        place: desired.place.clone(),
         administrator: None,
         archived: false,
         just_created: true,
@@ -130,6 +139,9 @@ fn just_created(private: bool, desired: &Desired) -> Present {
         topics: BTreeSet::new(),
         default_branch: branch.unwrap_or_default(),
         head: Readable::Value(Head::Absent),
+        tags: BTreeMap::new(),
+        has_default_branch: None,
+        variables: BTreeMap::new(),
         mark: Readable::Value(Ownership::None),
         rules: Readable::Value(BTreeMap::new()),
         secrets: Readable::Value(BTreeMap::new()),
@@ -175,6 +187,32 @@ fn refusals(before: &Present) -> Vec<Refusal> {
         Readable::Value(_) => {}
     }
     refused
+}
+
+/// Returns the refusal to rename a repository that has a former name and no ownership record, because it
+/// may be another repository, which another person has created under that name.
+fn former_name(desired: &Desired, before: &Present) -> Option<Refusal> {
+    let is_unproven = before.mark.value() == Some(&Ownership::None);
+    (before.place != desired.place && is_unproven).then(|| Refusal {
+        reason: Reason::Conflict,
+        what: format!(
+            "{} has a former name of {}, and no record proves that it is the same repository",
+            before.place, desired.place
+        ),
+        help:
+            "rename the repository at the forge if it is the same one; otherwise remove the name \
+               from `previously`"
+                .to_owned(),
+    })
+}
+
+/// Plans the way from a former name or owner to the declared ones.
+fn moves(desired: &Desired, before: &Present) -> Vec<Step> {
+    let (from, to) = (&before.place, &desired.place);
+    let rename = || Step::Rename { from: from.name.clone(), to: to.name.clone() };
+    let transfer = || Step::Transfer { from: from.owner.clone(), to: to.owner.clone() };
+    let rename = (from.name != to.name).then(rename);
+    rename.into_iter().chain((from.owner != to.owner).then(transfer)).collect()
 }
 
 /// Returns the refusal for a repository that is archived without an ownership record of this program.
@@ -227,45 +265,77 @@ fn settings(desired: &Desired, before: &Present) -> Option<Step> {
     changed.then(|| Step::ChangeSettings { from: before.settings.restricted_to(&to), to })
 }
 
-fn history(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> Vec<Step> {
-    let Some(Pushed { push, branch, commit }) = &desired.history else { return Vec::new() };
+fn history(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> Option<Step> {
+    let history = desired.history.as_ref().filter(|history| history.push != Push::Never);
+    let Pushed { push, branch, commit, tags } = history?;
     let head = match &before.head {
         Readable::Value(head) => head,
         Readable::Denied(refusal) => {
             refused.push(refusal.clone());
-            return Vec::new();
+            return None;
         }
     };
-    let mut steps = Vec::new();
-    let mut step = |from: Option<&String>, refused: &mut Vec<Refusal>| match commit {
-        Readable::Value(commit) => {
-            let (branch, to) = (branch.clone(), commit.clone());
-            steps.push(Step::Push { branch, from: from.cloned(), to });
+    let missing = || {
+        let missing = tags.iter().filter(|(name, _)| !before.tags.contains_key(*name));
+        missing.map(|(name, object)| (name.clone(), object.clone())).collect::<BTreeMap<_, _>>()
+    };
+    let mut step = |from: Option<&String>| match commit {
+        Readable::Value(to) => Some(Step::Push {
+            branch: branch.clone(),
+            from: from.cloned(),
+            to: to.clone(),
+            tags: missing(),
+        }),
+        Readable::Denied(refusal) => {
+            refused.push(refusal.clone());
+            None
         }
-        Readable::Denied(refusal) => refused.push(refusal.clone()),
     };
     match (head, push) {
-        (_, Push::Never) => return steps,
-        (Head::Absent, _) => step(None, refused),
-        (Head::Behind(from), Push::FastForward) => step(Some(from), refused),
-        (Head::Elsewhere(there), Push::FastForward) => refused.push(Refusal {
-            reason: Reason::HistoryDiverged,
-            what: format!(
-                "the forge's {branch} is at {there}, which is not an ancestor of {} here",
-                commit.value().map_or("the commit", String::as_str)
-            ),
-            help: "run `git pull --rebase`, then the same command again; this program never forces a push".to_owned(),
-        }),
-        (Head::Same | Head::Ahead(_) | Head::Behind(_) | Head::Elsewhere(_), _) => {}
+        (Head::Absent, _) => step(None),
+        (Head::Behind(from), Push::FastForward) => step(Some(from)),
+        (Head::Same, Push::FastForward) => {
+            let tags = missing();
+            (!tags.is_empty()).then_some(Step::PushTags { tags })
+        }
+        (Head::Elsewhere(there), Push::FastForward) => {
+            refused.push(Refusal {
+                reason: Reason::HistoryDiverged,
+                what: format!(
+                    "the forge's {branch} is at {there}, which is not an ancestor of {} here",
+                    commit.value().map_or("the commit", String::as_str)
+                ),
+                help: "run `git pull --rebase`, then the same command again; this program never forces a push".to_owned(),
+            });
+            None
+        }
+        (Head::Same | Head::Ahead(_) | Head::Behind(_) | Head::Elsewhere(_), _) => None,
     }
-    if *head == Head::Absent && commit.value().is_none() {
-        return steps; // the branch does not exist, so it cannot be the default
+}
+
+/// Plans the change of the default branch, if the branch exists or is pushed in this plan.
+fn default_branch(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> Option<Step> {
+    let to = desired.default_branch.as_ref().filter(|to| before.default_branch != **to)?;
+    let pushed = desired.history.as_ref().filter(|history| history.branch == *to);
+    let exists = match (pushed, before.head.value()) {
+        (Some(history), Some(Head::Absent)) => {
+            history.push != Push::Never && history.commit.value().is_some()
+        }
+        (Some(_), Some(_)) => true,
+        (Some(_), None) => return None, // the history may not be read, which is reported already
+        // A repository without any branch gets its default branch with its first commit.
+        (None, _) => before.has_default_branch?,
+    };
+    let is_reported = pushed.is_some();
+    if !exists {
+        refused.extend((!is_reported).then(|| Refusal {
+            reason: Reason::NoHistory,
+            what: format!("the forge has no branch {to}, so it cannot be the default branch"),
+            help: "push the branch first, or correct `defaultBranch`".to_owned(),
+        }));
+        return None;
     }
-    if before.default_branch != *branch {
-        let (from, to) = (before.default_branch.clone(), branch.clone());
-        steps.push(Step::ChangeDefaultBranch { from, to });
-    }
-    steps
+    Some(Step::ChangeDefaultBranch { from: before.default_branch.clone(), to: to.clone() })
 }
 
 fn topics(desired: &Desired, before: &Present) -> Option<Step> {
@@ -275,160 +345,4 @@ fn topics(desired: &Desired, before: &Present) -> Option<Step> {
         Mode::Authoritative => items.clone(),
     };
     (to != before.topics).then(|| Step::SetTopics { from: before.topics.clone(), to })
-}
-
-/// Steps for the lists in the ownership record. `None` means that the token may not read the list: it is
-/// neither compared nor pruned, and its part of the record is kept.
-struct Sections {
-    rules: Option<Vec<Step>>,
-    secrets: Option<Vec<Step>>,
-    deploy_keys: Option<Vec<Step>>,
-    /// Names of the rules that do not exist yet.
-    new_rules: BTreeSet<String>,
-    /// Names of the secrets to write, each with the reason.
-    written: Vec<(String, Because)>,
-}
-
-impl Sections {
-    fn of(
-        desired: &Desired,
-        before: &Present,
-        receipt: &OwnershipRecord,
-        refused: &mut Vec<Refusal>,
-    ) -> Self {
-        let rules =
-            read(&before.rules, [!desired.rules.is_empty(), !receipt.rules.is_empty()], refused);
-        let secrets = read(
-            &before.secrets,
-            [!desired.secrets.is_empty(), !receipt.secrets.is_empty()],
-            refused,
-        );
-        let keys = [!desired.deploy_keys.is_empty(), !receipt.deploy_keys.is_empty()];
-        let keys = read(&before.deploy_keys, keys, refused);
-        let missing = |name: &&String| rules.is_some_and(|seen| !seen.contains_key(*name));
-        let written = secrets.map_or(Vec::new(), |seen| {
-            let because = |(name, mac): (&String, &String)| {
-                let because = because(mac, seen.get(name), receipt.secrets.get(name))?;
-                Some((name.clone(), because))
-            };
-            desired.secrets.iter().filter_map(because).collect()
-        });
-        Self {
-            new_rules: desired.rules.keys().filter(missing).cloned().collect(),
-            rules: rules.map(|seen| {
-                let put = desired.rules.iter().filter_map(|(name, to)| {
-                    let (from, name, to) = (seen.get(name).cloned(), name.clone(), to.clone());
-                    let met = from.as_ref().is_some_and(|from| to.is_met_by(from));
-                    let weakens = from.as_ref().map_or(Vec::new(), |from| to.weakens(from));
-                    (!met).then_some(Step::PutRule { name, from, to, weakens })
-                });
-                let stale = receipt.rules.iter().filter(|name| !desired.rules.contains_key(*name));
-                let stale = stale.filter(|name| seen.contains_key(*name)).cloned();
-                put.chain(stale.map(|name| Step::RemoveRule { name })).collect()
-            }),
-            secrets: secrets.map(|seen| {
-                let write = written.iter().cloned();
-                let write = write.map(|(name, because)| Step::WriteSecret { name, because });
-                let stale = receipt.secrets.keys();
-                let stale = stale.filter(|name| !desired.secrets.contains_key(*name));
-                let stale = stale.filter(|name| seen.contains_key(*name)).cloned();
-                write.chain(stale.map(|name| Step::RemoveSecret { name })).collect()
-            }),
-            deploy_keys: keys.map(|seen| {
-                let remove = |fingerprint: &String, id| {
-                    let fingerprint = fingerprint.clone();
-                    Step::RemoveDeployKey { fingerprint, id }
-                };
-                let put = desired.deploy_keys.iter().flat_map(|(fingerprint, key)| {
-                    let seen = seen.get(fingerprint);
-                    let writable = seen.filter(|seen| !seen.read_only);
-                    let wrong = writable.map(|seen| remove(fingerprint, seen.id));
-                    let add = Step::AddDeployKey {
-                        fingerprint: fingerprint.clone(),
-                        title: key.title.clone(),
-                        key: key.key.clone(),
-                    };
-                    let add = (seen.is_none() || wrong.is_some()).then_some(add);
-                    wrong.into_iter().chain(add)
-                });
-                let stale = receipt.deploy_keys.iter();
-                let stale = stale.filter(|key| !desired.deploy_keys.contains_key(*key));
-                let stale = stale.filter_map(|key| Some(remove(key, seen.get(key)?.id)));
-                put.chain(stale).collect()
-            }),
-            written,
-        }
-    }
-
-    /// Returns the ownership record to write before the first change, so that an interrupted run does not
-    /// lose the ownership of a new rule. A deploy key belongs to this program because only the holder of the root
-    /// can derive its private half.
-    fn claim(&self, desired: &Desired, seen: &OwnershipRecord) -> OwnershipRecord {
-        let deploy_keys = match self.deploy_keys {
-            Some(_) => desired.deploy_keys.keys().cloned().collect(),
-            None => BTreeSet::new(),
-        };
-        OwnershipRecord {
-            made: seen.made,
-            archived: false,
-            rules: &seen.rules | &self.new_rules,
-            deploy_keys: &seen.deploy_keys | &deploy_keys,
-            secrets: seen.secrets.clone(),
-        }
-    }
-
-    /// Returns the ownership record to write after the last change.
-    fn receipt(&self, desired: &Desired, claim: &OwnershipRecord) -> OwnershipRecord {
-        let mut receipt = claim.clone();
-        if self.rules.is_some() {
-            receipt.rules.retain(|name| desired.rules.contains_key(name));
-        }
-        if self.deploy_keys.is_some() {
-            receipt.deploy_keys.retain(|key| desired.deploy_keys.contains_key(key));
-        }
-        if self.secrets.is_some() {
-            receipt.secrets.retain(|name, _| desired.secrets.contains_key(name));
-            for (name, _) in &self.written {
-                let mac = desired.secrets.get(name).cloned().unwrap_or_default();
-                receipt.secrets.insert(name.clone(), Recorded { mac, updated_at: None });
-            }
-        }
-        receipt
-    }
-
-    /// Returns all steps. Secrets and keys come before rules, because a new rule may forbid later changes.
-    fn steps(self) -> impl Iterator<Item = Step> {
-        [self.secrets, self.deploy_keys, self.rules].into_iter().flatten().flatten()
-    }
-}
-
-/// Returns the content of a section; reports its refusal when the document or the ownership record has
-/// an entry in it.
-fn read<'a, T>(
-    section: &'a Readable<T>,
-    has_entries: [bool; 2],
-    refused: &mut Vec<Refusal>,
-) -> Option<&'a T> {
-    match section {
-        Readable::Value(value) => Some(value),
-        Readable::Denied(refusal) => {
-            refused.extend(has_entries.contains(&true).then(|| refusal.clone()));
-            None
-        }
-    }
-}
-
-fn because(
-    mac: &str,
-    seen: Option<&Option<String>>,
-    recorded: Option<&Recorded>,
-) -> Option<Because> {
-    let (Some(updated_at), Some(recorded)) = (seen, recorded) else {
-        return Some(if seen.is_none() { Because::Absent } else { Because::Unrecorded });
-    };
-    if recorded.mac == mac {
-        (recorded.updated_at != *updated_at).then_some(Because::WrittenByOthers)
-    } else {
-        Some(Because::Changed)
-    }
 }

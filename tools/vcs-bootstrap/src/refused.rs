@@ -85,6 +85,7 @@ const PUSHES: &[Row] = &[
     ),
     (
         &[
+            "gh003",
             "gh006",
             "gh013",
             "protected branch",
@@ -97,6 +98,8 @@ const PUSHES: &[Row] = &[
         "a rule of the forge forbids the push: use a pull request, declare `bypass: administrators`, \
          or sign the commits, as the message says",
     ),
+    ADDRESS_DENIED,
+    TOKEN_KIND_DENIED,
     DENIED,
     UNAUTHORISED,
     (
@@ -125,6 +128,21 @@ const PUSHES: &[Row] = &[
         "the forge does not accept the objects: `git fsck --full` shows which are broken",
     ),
 ];
+
+/// <https://docs.github.com/en/organizations/keeping-your-organization-secure/managing-security-settings-for-your-organization/managing-allowed-ip-addresses-for-your-organization>
+const ADDRESS_DENIED: Row = (
+    &["ip allow list", "ip address is not permitted"],
+    Reason::Forbidden,
+    "run this from an address in the IP allow list of the organisation, or add this machine's address",
+);
+
+/// <https://docs.github.com/en/organizations/managing-programmatic-access-to-your-organization/setting-a-personal-access-token-policy-for-your-organization>
+const TOKEN_KIND_DENIED: Row = (
+    &["forbids access via a personal access token", "forbids access via a fine-grained"],
+    Reason::Forbidden,
+    "the organisation does not accept this kind of token: use a fine-grained token, a classic one or an \
+     App, as the message says",
+);
 
 const DENIED: Row = (
     &[
@@ -168,6 +186,8 @@ const LISTINGS: &[Row] = &[
         "the clone address redirects to another one, where the token is not sent: make the forge's \
          own address (ROOT_URL of Gitea) and spec.endpoints.forge agree",
     ),
+    ADDRESS_DENIED,
+    TOKEN_KIND_DENIED,
     (
         DENIED.0,
         Reason::Forbidden,

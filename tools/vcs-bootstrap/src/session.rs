@@ -2,14 +2,13 @@
 
 use ::git::Origin as GitOrigin;
 use contract::facts::{self, RepositorySlug as DeclaredSlug};
-use contract::{DataPolicy, Projects};
+use contract::{DataPolicy, Projects, Roots};
 use documents::{Context, Intent};
-use secrets::Secret;
 
-use crate::clients::connection::Remote;
+use crate::clients::connection::{Forge, Remote, Services};
 use crate::clients::forge::Reader;
 use crate::clients::git;
-use crate::desired::{self, Declaration};
+use crate::desired::{self, Declaration, Source};
 use crate::model::{Head, Present, RepositorySlug};
 use crate::observe::{self, Observation};
 use crate::ownership::OwnershipKey;
@@ -23,11 +22,12 @@ pub(crate) struct Session<'a> {
     context: Context<'a, Repository>,
     projects: &'a Projects,
     pub(crate) remote: Remote,
-    pub(crate) token: Secret,
     pub(crate) ownership: OwnershipKey,
     pub(crate) declaration: Declaration,
     /// The forge's number for the repository, as an earlier run saw it.
     earlier: Option<u64>,
+    /// Names that the repository may still have.
+    former: Vec<RepositorySlug>,
 }
 
 impl<'a> Session<'a> {
@@ -35,33 +35,44 @@ impl<'a> Session<'a> {
     /// reads the local history.
     pub(crate) fn open(
         projects: &'a Projects,
+        (roots, services): (&'a Roots, &'a Services),
         context: &Context<'a, Repository>,
         intent: Intent,
     ) -> Result<Self, Error> {
         let document = context.document;
         let project = projects.get(&document.spec.project)?;
-        let forge = project.spec.endpoints.forge.as_ref().ok_or(Error::NoForge)?;
-        let place = RepositorySlug {
-            owner: document.spec.owner.to_string(),
-            name: document.name.to_string(),
-        };
-        let ownership = OwnershipKey::new(&contract::phase_key(project, "vcs-bootstrap")?, &place);
-        let (remote, token) = Remote::open(forge, place)?;
+        let source = Source { document, project, roots };
+        let place = source.place();
+        let key = roots.phase_key(project, "vcs-bootstrap")?;
+        let ownership = OwnershipKey::new(&key, &source.first_place());
+        let remote = Remote::open(services, project, place.clone(), document.name.as_str())?;
+        // Versions differ in their rules only.
+        let asks = remote.forge == Forge::Gitea && !document.spec.rules.is_empty();
+        let dialect = if asks { Some(remote.dialect()?) } else { None };
         // A removal pushes no commit, so it works outside of a Git repository.
-        let with_history = !intent.is_removal();
-        let declaration =
-            desired::declaration(document, project, remote.forge, &ownership, with_history)?;
-        let slug =
-            DeclaredSlug { owner: document.spec.owner.as_str(), name: document.name.as_str() };
-        let earlier = facts::repository_id(context.stream.status(document), slug);
+        let with_values = !intent.is_removal();
+        let forge = (remote.forge, dialect);
+        let declaration = desired::declaration(&source, forge, &ownership, with_values)?;
+        let mut former = source.former_places();
+        // A rename that was interrupted before the transfer leaves the new name at the former owner.
+        let between = former.iter().map(|former| former.owner.clone());
+        let between = between.map(|owner| RepositorySlug { owner, name: place.name.clone() });
+        former.extend(between.collect::<Vec<_>>());
+        former.retain(|former| *former != place);
+        let status = context.stream.status(document);
+        let number = |place: &RepositorySlug| {
+            facts::repository_id(status, DeclaredSlug { owner: &place.owner, name: &place.name })
+        };
+        let earlier = number(&place).or_else(|| former.iter().find_map(number));
         let context = Context { ..*context };
-        Ok(Self { context, projects, remote, token, ownership, declaration, earlier })
+        Ok(Self { context, projects, remote, ownership, declaration, earlier, former })
     }
 
     pub(crate) fn observe(&self) -> Result<Observation, Error> {
         let desired = &self.declaration.desired;
-        let head = |found: &_| observe::head(found, desired, &self.token);
-        observe::observe(&Reader(&self.remote), &self.ownership, desired, self.earlier, head)
+        let refs = |found: &_| observe::refs(found, desired, &self.remote);
+        let which = (self.earlier, &*self.former);
+        observe::observe(&Reader(&self.remote), &self.ownership, desired, which, refs)
     }
 
     pub(crate) fn plan(&self, observation: &Observation, intent: Intent) -> Plan {
@@ -89,7 +100,8 @@ impl<'a> Session<'a> {
         let name = document.name.as_str();
         let project = self.projects.get(&document.spec.project)?;
         let receipts = contract::receipts_of_repository(self.context.stream, project, name)?;
-        let origin = GitOrigin { url: &found.git, token: &self.token };
+        let token = self.remote.token()?;
+        let origin = GitOrigin { url: &found.git, token: &token };
         let refs = git::refs(&origin)?;
         let repository = found.web.clone();
         if !receipts.iter().any(|receipt| receipt.has_forge(name, &refs)) {

@@ -1,15 +1,16 @@
 //! Types of the `Repository` document. They hold no logic: parsing rejects every invalid value.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use contract::DataPolicy;
 use documents::Name;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use secrets::Reference;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// A repository at the project's forge, with the name of the document. Undeclared settings stay
-/// unchanged.
+/// A repository at the project's forge. Undeclared settings stay unchanged.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Repository {
@@ -17,6 +18,13 @@ pub struct Repository {
     pub project: Name,
     /// User or organisation that owns the repository, for example `zabronax`.
     pub owner: Owner,
+    /// Name of the repository (default: the name of the document), for example `example.github.io`.
+    pub name: Option<RepositoryName>,
+    /// Former names of the repository, oldest first, for example `tools` or `another-owner/tools`. A
+    /// repository that still has one of them, and that this program manages, is renamed or transferred.
+    /// Derived keys stay those of the first name, so an entry stays here.
+    #[serde(default)]
+    pub previously: Vec<FormerName>,
     /// Audience of the repository. New repositories are private by default.
     pub visibility: Option<Visibility>,
     /// Whether `apply` may make a private repository public (default `false`). A publication cannot
@@ -34,12 +42,19 @@ pub struct Repository {
     pub features: Features,
     /// Git history that `apply` pushes (default none).
     pub history: Option<History>,
+    /// Default branch (default: the branch of `history`). The branch must exist at the forge.
+    pub default_branch: Option<Branch>,
     /// Requirements for changes to branches.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Actions secrets that `apply` writes.
+    /// Actions secrets that `apply` writes before its first push, for example
+    /// `HCLOUD_TOKEN: {sops: project/secrets.yaml, key: hetzner}`.
     #[serde(default)]
     pub secrets: Secrets,
+    /// Actions variables that `apply` writes before its first push. Everybody who can read the
+    /// repository's settings can read them.
+    #[serde(default)]
+    pub variables: BTreeMap<ActionsName, VariableValue>,
     /// Phases whose derived key gets read access to the repository as a deploy key, for example
     /// `flux-seed`.
     #[serde(default)]
@@ -106,6 +121,9 @@ pub struct History {
     pub push: Push,
     /// Name of the branch, locally and at the forge (default `main`).
     pub branch: Branch,
+    /// Names or patterns of the tags that are pushed with the branch, for example `v*` (default: all
+    /// tags). Only tags in the history of the branch are pushed, and no tag of the forge is replaced.
+    pub tags: Option<BTreeSet<Pattern>>,
 }
 
 /// Condition for a push. A push is never forced.
@@ -125,8 +143,8 @@ pub enum Push {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Rule {
-    /// Name of the rule, unique within the document.
-    pub name: Name,
+    /// Name of the rule, unique within the document, for example `main - no force pushes`.
+    pub name: RuleName,
     /// Names of branches, or patterns with `*`.
     pub branches: BTreeSet<Pattern>,
     /// Requirements that every change must meet.
@@ -179,12 +197,72 @@ pub enum Bypass {
 }
 
 /// Actions secrets that `apply` writes. Workflows can use them, and the forge never shows them.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default)]
 pub struct Secrets {
     /// Phases whose key is written to an Actions secret, for example `artifact-attest` to
     /// `ARTIFACT_ATTEST_KEY`.
     pub phase_keys: BTreeSet<Phase>,
+    /// References to the values of other secrets, by name of the secret.
+    pub references: BTreeMap<ActionsName, Reference>,
+}
+
+impl<'de> Deserialize<'de> for Secrets {
+    /// Written by hand, because a flattened map of serde loses the position of an error.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Secrets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "an object with `phaseKeys` and names of secrets, each with a reference",
+                )
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Secrets, A::Error> {
+                let mut secrets = Secrets::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == PHASE_KEYS {
+                        secrets.phase_keys = map.next_value()?;
+                        continue;
+                    }
+                    let reference = map.next_value()?;
+                    let name = ActionsName::try_from(name).map_err(serde::de::Error::custom)?;
+                    secrets.references.insert(name, reference);
+                }
+                Ok(secrets)
+            }
+        }
+
+        from.deserialize_map(Entries)
+    }
+}
+
+/// Field of [`Secrets`] that is not the name of a secret. Names of secrets are in upper case.
+const PHASE_KEYS: &str = "phaseKeys";
+
+impl JsonSchema for Secrets {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Secrets".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let phases = generator.subschema_for::<BTreeSet<Phase>>();
+        let reference = generator.subschema_for::<Reference>();
+        schemars::json_schema!({
+            "description": "Actions secrets that `apply` writes. Workflows can use them, and the forge never shows them.",
+            "type": "object",
+            "properties": {
+                PHASE_KEYS: {
+                    "description": "Phases whose key is written to an Actions secret, for example `artifact-attest` to `ARTIFACT_ATTEST_KEY`.",
+                    "allOf": [phases],
+                },
+            },
+            "patternProperties": { "^[A-Z_][A-Z0-9_]*$": reference },
+            "additionalProperties": false,
+        })
+    }
 }
 
 /// A phase of the project, named after its program.
@@ -278,6 +356,61 @@ checked! {
 }
 
 checked! {
+    /// Name of a repository: 1 to 100 letters, digits, `-`, `_` and `.`. GitHub and Gitea reserve the names
+    /// `.` and `..`, and names that end like the address of a repository, a wiki or a feed
+    /// (`models/repo/repo.go` of Gitea v1.26).
+    RepositoryName,
+    |text| {
+        let allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        let lower = text.to_ascii_lowercase();
+        let reserved = [".git", ".wiki", ".rss", ".atom"].iter().any(|end| lower.ends_with(end));
+        (1..=100).contains(&text.len()) && text.chars().all(allowed) && !reserved
+            && ![".", "..", "-"].contains(&text)
+    },
+    "not a repository's name: use 1 to 100 letters, digits, -, _ and ., not ending in .git, .wiki, .rss or .atom"
+}
+
+checked! {
+    /// Former name of the repository, with its former owner if that was another one: `name` or `owner/name`.
+    FormerName,
+    |text| {
+        let (owner, name) = text.split_once('/').map_or((None, text), |(owner, name)| (Some(owner), name));
+        let is_owner = |owner: &str| Owner::try_from(owner.to_owned()).is_ok();
+        owner.is_none_or(is_owner) && RepositoryName::try_from(name.to_owned()).is_ok()
+    },
+    "not a former name: write `name` or `owner/name`"
+}
+
+checked! {
+    /// Name of a rule: 1 to 100 characters in one line.
+    RuleName,
+    |text| (1..=100).contains(&text.chars().count()) && !text.contains(char::is_control) && text.trim() == text,
+    "not the name of a rule: use 1 to 100 characters in one line, without surrounding spaces"
+}
+
+checked! {
+    /// Name of an Actions secret or variable: 1 to 200 of `A-Z`, `0-9` and `_`, not beginning with a digit.
+    /// The forges reserve `GITHUB_`, `GITEA_` and `FORGEJO_`
+    /// (<https://docs.github.com/en/actions/reference/security/secrets#naming-your-secrets>).
+    ActionsName,
+    |text| {
+        let allowed = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
+        let reserved = ["GITHUB_", "GITEA_", "FORGEJO_"].iter().any(|prefix| text.starts_with(prefix));
+        (1..=200).contains(&text.len()) && text.chars().all(allowed) && !reserved
+            && !text.starts_with(|letter: char| letter.is_ascii_digit())
+    },
+    "not the name of an Actions secret or variable: use A-Z, 0-9 and _, not beginning with a digit, GITHUB_, GITEA_ or FORGEJO_"
+}
+
+checked! {
+    /// Value of an Actions variable: 1 to 49,152 bytes without carriage returns, which Gitea removes
+    /// (<https://docs.github.com/en/actions/reference/workflows-and-actions/variables#limits-for-configuration-variables>).
+    VariableValue,
+    |text| (1..=48 << 10).contains(&text.len()) && !text.contains('\r'),
+    "not the value of a variable: use 1 to 49,152 bytes without carriage returns"
+}
+
+checked! {
     /// Topic: 1 to 35 of `a-z`, `0-9` and `-`, not beginning with `-`.
     Topic,
     |text| {
@@ -306,6 +439,24 @@ checked! {
     Pattern,
     is_reference,
     "not a branch name, and not a pattern with *"
+}
+
+impl Pattern {
+    /// Whether the pattern covers `name`.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        fn rest(pattern: &str, name: &str) -> bool {
+            match pattern.split_once('*') {
+                None => pattern == name,
+                Some((start, pattern)) => name.strip_prefix(start).is_some_and(|name| {
+                    let limit = name.find('/').unwrap_or(name.len());
+                    let mut ends = (0..=limit).filter(|end| name.is_char_boundary(*end));
+                    ends.any(|end| rest(pattern, &name[end..]))
+                }),
+            }
+        }
+        rest(&self.0, name)
+    }
 }
 
 impl Default for Branch {

@@ -35,9 +35,10 @@ pub(crate) fn converged(session: &Session<'_>, observation: &Observation) -> Sta
     let observed = observed(session, observation);
     let url = observed.as_ref().map_or("", |repository| &repository.url);
     let message = format!(
-        "{url} is as declared (rules: {}, secrets: {}, deploy keys: {})",
+        "{url} is as declared (rules: {}, secrets: {}, variables: {}, deploy keys: {})",
         desired.rules.len(),
         desired.secrets.len(),
+        desired.variables.len(),
         desired.deploy_keys.len()
     );
     let mut status = Status::new(Condition::ready(true, Reason::AsDeclared, message));
@@ -98,7 +99,7 @@ pub(crate) fn verified(session: &Session<'_>, observation: &Observation) -> Stat
 }
 
 fn observed(session: &Session<'_>, observation: &Observation) -> Option<Facts> {
-    observation.observed(&session.remote.place, &session.declaration.desired)
+    observation.observed(&session.declaration.desired)
 }
 
 /// Returns a condition about declared features that the forge lacks, if there are any.

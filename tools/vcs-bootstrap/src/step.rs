@@ -1,6 +1,6 @@
 //! One change to a repository, as a plan shows it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use documents::Effect;
@@ -18,6 +18,20 @@ pub enum Step {
     Create {
         /// Whether only the owner and invited collaborators can see it, from its first moment.
         private: bool,
+    },
+    /// Rename the repository.
+    Rename {
+        /// Present name.
+        from: String,
+        /// Declared name.
+        to: String,
+    },
+    /// Transfer the repository to another owner.
+    Transfer {
+        /// Present owner.
+        from: String,
+        /// Declared owner.
+        to: String,
     },
     /// Unarchive the repository, which `destroy` archived and which is declared again.
     Unarchive {},
@@ -43,6 +57,14 @@ pub enum Step {
         from: Option<String>,
         /// Commit that is pushed.
         to: String,
+        /// Tags that are pushed with the branch, with their objects.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        tags: BTreeMap<String, String>,
+    },
+    /// Push tags whose commits the forge has.
+    PushTags {
+        /// Tags, with their objects.
+        tags: BTreeMap<String, String>,
     },
     /// Change the default branch.
     ChangeDefaultBranch {
@@ -64,6 +86,15 @@ pub enum Step {
         name: String,
         /// Why the secret is not known to hold the declared value.
         because: Because,
+    },
+    /// Write an Actions variable.
+    WriteVariable {
+        /// Name of the variable, for example `REGISTRY`.
+        name: String,
+        /// Present value; absent when the variable does not exist.
+        from: Option<String>,
+        /// Declared value.
+        to: String,
     },
     /// Add a deploy key, which can only read.
     AddDeployKey {
@@ -97,6 +128,11 @@ pub enum Step {
     /// Remove a secret that this program wrote and that is no longer declared.
     RemoveSecret {
         /// Name of the secret.
+        name: String,
+    },
+    /// Remove an Actions variable that this program created and that is no longer declared.
+    RemoveVariable {
+        /// Name of the variable.
         name: String,
     },
     /// Remove a deploy key that is no longer declared, or that can write.
@@ -147,8 +183,13 @@ impl documents::Step for Step {
             | Self::AddDeployKey { .. }
             | Self::WriteSecret { because: Because::Absent, .. }
             | Self::PutRule { from: None, .. }
+            | Self::WriteVariable { from: None, .. }
+            | Self::PushTags { .. }
             | Self::Push { from: None, .. } => Effect::Create,
-            Self::Unarchive {}
+            Self::Rename { .. }
+            | Self::Transfer { .. }
+            | Self::WriteVariable { .. }
+            | Self::Unarchive {}
             | Self::Record { .. }
             | Self::ChangeSettings { .. }
             | Self::Push { .. }
@@ -160,6 +201,7 @@ impl documents::Step for Step {
             | Self::Archive {} => Effect::Change,
             Self::RemoveRule { .. }
             | Self::RemoveSecret { .. }
+            | Self::RemoveVariable { .. }
             | Self::RemoveDeployKey { .. }
             | Self::Forget {}
             | Self::Delete {} => Effect::Remove,
@@ -172,15 +214,20 @@ impl fmt::Display for Step {
         match self {
             Self::Create { private: true } => write!(f, "create the private repository"),
             Self::Create { private: false } => write!(f, "create the public repository"),
+            Self::Rename { from, to } => write!(f, "rename the repository: {from} → {to}"),
+            Self::Transfer { from, to } => write!(f, "transfer the repository: {from} → {to}"),
             Self::Unarchive {} => write!(f, "unarchive the repository"),
             Self::Record { .. } => write!(f, "record what vcs-bootstrap made"),
             Self::ChangeSettings { from, to } => {
                 write!(f, "change settings: {}", differences(&json!(from), &json!(to)))
             }
-            Self::Push { branch, from: None, to } => write!(f, "push {branch}: {}", short(to)),
-            Self::Push { branch, from: Some(from), to } => {
-                write!(f, "push {branch}: {} → {}", short(from), short(to))
+            Self::Push { branch, from, to, tags } => {
+                let from =
+                    from.as_ref().map_or(String::new(), |from| short(from).to_owned() + " → ");
+                write!(f, "push {branch}: {from}{}", short(to))?;
+                if tags.is_empty() { Ok(()) } else { write!(f, ", with tags {}", names(tags)) }
             }
+            Self::PushTags { tags } => write!(f, "push tags {}", names(tags)),
             Self::ChangeDefaultBranch { from, to } => {
                 write!(f, "change default branch: {from} → {to}")
             }
@@ -191,6 +238,10 @@ impl fmt::Display for Step {
                 write!(f, "change topics: {}", changes.join(", "))
             }
             Self::WriteSecret { name, because } => write!(f, "write secret {name}: {because}"),
+            Self::WriteVariable { name, from, to } => {
+                let from = from.as_ref().map_or(String::new(), |from| format!("{from:?} → "));
+                write!(f, "write variable {name}: {from}{to:?}")
+            }
             Self::AddDeployKey { title, .. } => write!(f, "add deploy key {title}"),
             Self::PutRule { name, from: None, .. } => write!(f, "create rule {name}"),
             Self::PutRule { name, from: Some(from), to, weakens } => {
@@ -200,6 +251,7 @@ impl fmt::Display for Step {
             Self::Publish {} => write!(f, "publish: everybody can read the repository"),
             Self::RemoveRule { name } => write!(f, "remove rule {name}"),
             Self::RemoveSecret { name } => write!(f, "remove secret {name}"),
+            Self::RemoveVariable { name } => write!(f, "remove variable {name}"),
             Self::RemoveDeployKey { fingerprint, .. } => {
                 write!(f, "remove deploy key {fingerprint}")
             }
@@ -208,6 +260,10 @@ impl fmt::Display for Step {
             Self::Delete {} => write!(f, "delete the repository and all of its contents"),
         }
     }
+}
+
+fn names(tags: &BTreeMap<String, String>) -> String {
+    tags.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the first characters of a commit, as Git abbreviates it.

@@ -179,7 +179,7 @@ fn apply_repairs_drift_and_leaves_foreign_objects_in_place() -> Test {
 
     gitea.proxy.take_writes();
     let plan = status(&sandbox.run("plan --check").code(3))?;
-    let drift = ["changeSettings", "setTopics", "writeSecret", "addDeployKey", "putRule"];
+    let drift = ["changeSettings", "writeSecret", "setTopics", "addDeployKey", "putRule"];
     assert_eq!(steps(&plan)[..5], drift);
     sandbox.run("verify").code(100);
     sandbox.run("apply").success();

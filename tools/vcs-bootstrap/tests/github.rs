@@ -1,6 +1,8 @@
 //! Tests against a mock of GitHub, which cannot run here. `common/github.rs` states the limits of
 //! the mock. `gitea.rs` tests the shared behaviour against a real Gitea.
 
+#[path = "common/apps.rs"]
+mod apps;
 mod common;
 #[path = "common/github.rs"]
 mod github;
@@ -46,8 +48,8 @@ fn a_repository_is_created_rests_and_is_archived() -> Test {
             "POST /user/repos",
             "POST /repos/owner/greeter/actions/variables",
             "PATCH /repos/owner/greeter",
-            "PUT /repos/owner/greeter/topics",
             "PUT /repos/owner/greeter/actions/secrets/ARTIFACT_ATTEST_KEY",
+            "PUT /repos/owner/greeter/topics",
             "POST /repos/owner/greeter/keys",
             "POST /repos/owner/greeter/rulesets",
             "PATCH /repos/owner/greeter/actions/variables/HOLISTIC_RECEIPT",
@@ -221,5 +223,69 @@ fn the_order_of_a_documents_fields_does_not_matter() -> Test {
     let again = String::from_utf8(again)?.split("\"status\"").last().map(str::to_owned);
     assert_eq!(plan, again);
     assert_eq!(github.writes(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn rename_and_transfer_are_steps() -> Test {
+    let (github, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    let key = github.state(|state| json!(state.keys));
+    github.writes();
+    sandbox.declare("salute", &format!("{FULL}, previously: [greeter]"))?;
+    assert_eq!(steps(&status(&sandbox.run("plan").success())?), ["rename"]);
+    sandbox.run("apply").success();
+    assert_eq!(github.writes(), ["PATCH /repos/owner/greeter"]);
+    // A push after a transfer goes to the new address.
+    sandbox.commit("second")?;
+    let spec = format!("{FULL}, previously: [owner/greeter, owner/salute]");
+    sandbox.declare("salute", &spec.replace("owner: owner", "owner: crew"))?;
+    assert_eq!(steps(&status(&sandbox.run("plan").success())?), ["transfer", "push"]);
+    let applied = status(&sandbox.run("apply").success())?;
+    assert_eq!(github.writes(), ["POST /repos/owner/salute/transfer"]);
+    assert_eq!(
+        (&applied["observed"]["owner"], &applied["observed"]["made"]),
+        (&json!("crew"), &json!(true))
+    );
+    sandbox.run("plan --check").success();
+    assert_eq!(github.state(|state| json!(state.keys)), key, "the derived key stays");
+    assert_described(&github);
+    Ok(())
+}
+
+#[test]
+fn values_are_written_before_the_push_and_a_changed_one_alone_again() -> Test {
+    let (github, sandbox) = forge()?;
+    let spec = "owner: owner, history: {push: fastForward}, secrets: {HCLOUD_TOKEN: {env: CLOUD}, B: {env: B}}, \
+        variables: {REGISTRY: ghcr.io/owner}";
+    sandbox.declare("greeter", spec)?;
+    let run = |verb: &str, value: &str| {
+        sandbox.run_with(verb, &[("ROOT", common::ROOT), ("CLOUD", value), ("B", "constant")])
+    };
+    github.state(|state| state.seen.clear());
+    run("apply", "first").success();
+    let order =
+        github.state(|state| state.seen.iter().map(|(line, _)| line.clone()).collect::<Vec<_>>());
+    let last =
+        |text: &str| order.iter().rposition(|line| line.contains(text)).ok_or(text.to_owned());
+    let push =
+        order.iter().position(|line| line.starts_with("POST /owner/greeter.git/git-receive-pack"));
+    assert!(last("PUT /repos/owner/greeter/actions/secrets")? < push.ok_or("a push")?);
+    assert_eq!(github.state(|state| state.secret("HCLOUD_TOKEN")).as_deref(), Some("first"));
+    assert_eq!(github.state(|state| state.variables["REGISTRY"].clone()), "ghcr.io/owner");
+    github.writes();
+    run("apply", "second").success();
+    assert_eq!(
+        github.writes(),
+        [
+            "PUT /repos/owner/greeter/actions/secrets/HCLOUD_TOKEN",
+            "PATCH /repos/owner/greeter/actions/variables/HOLISTIC_RECEIPT"
+        ]
+    );
+    assert_eq!(github.state(|state| state.secret("HCLOUD_TOKEN")).as_deref(), Some("second"));
+    sandbox.declare("greeter", &spec.replace("ghcr.io/owner", "quay.io"))?;
+    run("apply", "second").success();
+    assert_eq!(github.writes(), ["PATCH /repos/owner/greeter/actions/variables/REGISTRY"]);
+    assert_described(&github);
     Ok(())
 }

@@ -6,6 +6,8 @@
 
 #![expect(clippy::print_stdout, reason = "the table of hosts and credentials is for people")]
 
+#[path = "common/apps.rs"]
+mod apps;
 mod common;
 #[path = "common/github.rs"]
 mod github;
@@ -331,7 +333,7 @@ fn a_clone_address_at_another_host_gets_no_token() -> Test {
     let world = world()?;
     world.run("apply").success();
     let other = world.other.address.clone();
-    world.github.state(|state| state.clone_host = Some(other));
+    world.github.state(|state| state.clone_host = Some(format!("http://{other}")));
     for verb in ["plan", "apply", "verify", "destroy"] {
         let refused = status(&world.run(verb).code(100))?;
         assert_eq!(ready(&refused), ("False", "ForeignOrigin"), "{verb}");

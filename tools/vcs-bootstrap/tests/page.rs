@@ -1,5 +1,7 @@
 //! The page `tests/page/plan.md`: a plan as people see it, against the stand-in for GitHub.
 
+#[path = "common/apps.rs"]
+mod apps;
 mod common;
 #[path = "common/github.rs"]
 mod github;

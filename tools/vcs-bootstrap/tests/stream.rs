@@ -91,8 +91,52 @@ fn more_approvals_than_a_forge_supports_are_an_error() -> Test {
             "{{name: main, branches: [main], require: {{pullRequest: {{approvals: {approvals}}}}}}}"
         );
         sandbox.declare("greeter", &format!("{SPEC}, rules: [{rule}]"))?;
-        sandbox.run("plan").code(code);
+        let said = stderr(&sandbox.run("plan").code(code));
+        assert!(code != 2 || said.contains("repository.yaml:5:") && said.contains("approvals: "));
     }
+    Ok(())
+}
+
+#[test]
+fn values_and_names_that_no_forge_accepts_are_errors_with_their_position() -> Test {
+    for (more, path) in [
+        ("secrets: {GITHUB_TOKEN: {env: X}}", "spec.secrets"),
+        ("secrets: {lower: {env: X}}", "spec.secrets"),
+        ("secrets: {1ST: {env: X}}", "spec.secrets"),
+        (
+            "secrets: {phaseKeys: [flux-seed], FLUX_SEED_KEY: {env: X}}",
+            "spec.secrets.FLUX_SEED_KEY",
+        ),
+        ("variables: {GITEA_X: y}", "spec.variables"),
+        ("variables: {X: ''}", "spec.variables.X"),
+        ("variables: {HOLISTIC_RECEIPT: forged}", "spec.variables.HOLISTIC_RECEIPT"),
+        ("name: a/b", "spec.name"),
+        ("previously: [a/b/c]", "spec.previously.0"),
+        ("previously: [Greeter]", "spec.previously.0"),
+        ("rules: [{name: '', branches: [main]}]", "spec.rules.0.name"),
+        ("defaultBranch: a..b", "spec.defaultBranch"),
+    ] {
+        let sandbox = sandbox()?;
+        sandbox.declare("greeter", &format!("owner: owner, {more}"))?;
+        let said = stderr(&sandbox.run("plan").code(2));
+        assert!(said.contains("repository.yaml:5:") && said.contains(path), "{more}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn two_documents_of_one_repository_are_an_error() -> Test {
+    let sandbox = sandbox()?;
+    let document = |name: &str, more: &str| {
+        format!(
+            "---\napiVersion: holistic/v1alpha1\nkind: Repository\nmetadata: {{name: {name}}}\n\
+             spec: {{project: lab, owner: owner{more}}}\n"
+        )
+    };
+    let text = document("site", "") + &document("other", ", name: Site");
+    fs::write(sandbox.path().join("repository.yaml"), text)?;
+    let said = stderr(&sandbox.run("plan").code(2));
+    assert!(said.contains("the document site declares the same repository"), "{said}");
     Ok(())
 }
 

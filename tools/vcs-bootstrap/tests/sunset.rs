@@ -1,6 +1,8 @@
 //! Conditions under which `destroy` deletes a repository: a receipt covers its contents, or the
 //! document discards them.
 
+#[path = "common/apps.rs"]
+mod apps;
 mod common;
 #[path = "common/drain.rs"]
 mod drain;

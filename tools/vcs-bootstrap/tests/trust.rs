@@ -1,6 +1,8 @@
 //! Conclusions from responses, and settings of existing repositories that are left in place. Uses
 //! the mock of GitHub, with git's own server behind it.
 
+#[path = "common/apps.rs"]
+mod apps;
 mod common;
 #[path = "common/github.rs"]
 mod github;

@@ -87,11 +87,15 @@ pub(crate) fn violations(root: &Value, schema: &Value, value: &Value, path: &str
                 }
                 false
             }
-            // As with `pattern`, the programs' own types check the names.
+            // The programs' own types check the names. A name in `properties` fits no pattern of ours.
             "patternProperties" => {
+                let known = schema.get("properties");
                 for (name, value) in value.as_object().into_iter().flatten() {
-                    for rule in rule.as_object().into_iter().flat_map(Map::values) {
-                        found.extend(violations(root, rule, value, &format!("{path}/{name}")));
+                    if known.is_none_or(|known| known.get(name).is_none()) {
+                        for rule in rule.as_object().into_iter().flat_map(Map::values) {
+                            let path = format!("{path}/{name}");
+                            found.extend(violations(root, rule, value, &path));
+                        }
                     }
                 }
                 false

@@ -16,9 +16,13 @@ const ALL: [&str; 5] = ["build ", "rebuild ", "publish ", "sign and publish ", "
 /// Answers `nix flake metadata`, `nix eval` and `nix path-info`. A path is in the store after its
 /// first build.
 const NIX: &str = r#"#!/bin/sh
+env > STORE/environment
+case "$*" in
+  *--json-format*) test -e STORE/old && { echo "error: unrecognised flag '--json-format'" >&2; exit 1; } ;;
+esac
 case "$*" in
   *"flake metadata"*) echo '{"locks": {"root": "root", "version": 7, "nodes": {"root": {}}}}' ;;
-  *" eval "*) echo '["STORE/greeter.drv", "STORE/greeter"]' ;;
+  *" eval "*) echo '["STORE/greeter.drv", "STORE/greeter", "1.2.3+b4"]' ;;
   *path-info*)
     test -e STORE/greeter || exit 1
     echo '[{"path": "STORE/greeter", "narHash": "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]' ;;
@@ -178,5 +182,52 @@ fn manifests_that_wait_for_an_image_are_planned_with_unknown_values() -> Test {
     let of_pod = ["publish manifest sha256:", "sign and publish ", "create tag "];
     assert_steps(&executed, &[&ALL[..], &of_pod].concat());
     assert_eq!(reason(&applied), "Published");
+    Ok(())
+}
+
+#[test]
+fn a_tag_with_the_version_is_that_of_the_package() -> Test {
+    let mut bench = Bench::new()?;
+    bench.input = bench.input.replace("  image:", "  tags: ['v{version}', latest]\n  image:");
+    let (applied, executed) = bench.run("apply", "step")?;
+    let of_tags = ["create tag v1.2.3_b4: ", "create tag latest: "];
+    assert_steps(&executed, &[&ALL[..], &of_tags].concat());
+    assert_eq!(applied["status"]["observed"]["tags"], json!(["v1.2.3_b4", "latest"]));
+    Ok(())
+}
+
+/// Nix before 2.33 and Lix do not know the flag of the format.
+#[test]
+fn apply_works_with_a_nix_that_does_not_know_the_json_format() -> Test {
+    for is_old in [false, true] {
+        let bench = Bench::new()?;
+        if is_old {
+            fs::write(bench.store.join("old"), "")?;
+        }
+        let (applied, _) = bench.run("apply", "step")?;
+        assert_eq!(reason(&applied), "Published");
+    }
+    Ok(())
+}
+
+// hazard: Private inputs, binary caches and proxies work in the user's shell and not in this program.
+// class: A child process inherits an incomplete list of variables.
+// members: SSH agents, proxies in capitals, Nix's own files, credentials of caches in S3
+// now: all of these reach Nix, and no key or token of this program does
+#[test]
+fn nix_gets_the_users_settings_and_no_secret_of_this_program() -> Test {
+    let bench = Bench::new()?;
+    let passed = ["SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "HTTPS_PROXY", "NO_PROXY", "AWS_PROFILE"];
+    let passed = [&passed[..], &["NIX_USER_CONF_FILES", "SSL_CERT_DIR", "NIX_SSHOPTS"]].concat();
+    let mut variables: Vec<_> = passed.iter().map(|name| (*name, "/here")).collect();
+    variables.push(("PATH", &bench.path));
+    bench.sandbox.run("plan", &bench.input, &variables)?;
+    let environment = fs::read_to_string(bench.store.join("environment"))?;
+    for name in passed {
+        assert!(environment.contains(&format!("{name}=/here")), "{name}: {environment}");
+    }
+    for secret in ["ARTIFACT_ATTEST_KEY", "PASSWORD", "sesame"] {
+        assert!(!environment.contains(secret), "{secret}");
+    }
     Ok(())
 }

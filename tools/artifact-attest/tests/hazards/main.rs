@@ -7,6 +7,8 @@ mod credentials;
 mod keys;
 mod ownership;
 mod page;
+mod registries;
 mod rewrapped;
 mod sources;
 mod stub;
+mod uploads;

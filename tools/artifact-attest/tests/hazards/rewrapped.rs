@@ -10,7 +10,7 @@ use std::thread;
 use serde_json::{Value, json};
 use testing::run::path;
 
-use crate::stub::{INDEX, Registry, Sandbox, Test, digest, published, serve, text};
+use crate::stub::{INDEX, Registry, Sandbox, Test, digest, error, published, serve, text};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -335,7 +335,13 @@ fn rewrap(registry: &Registry, repository: &str, subject: &str, change: Change) 
 fn bench() -> Result<(Registry, Sandbox, Vec<String>), Box<dyn std::error::Error>> {
     let registry = Registry::default();
     let shared = registry.clone();
-    let server = serve(move |request| Some(shared.answer(request)))?;
+    // Cosign and Flux accept a signature in the older form in place of any bundle.
+    let server = serve(move |request| {
+        let is_ours = request.header("user-agent") == "artifact-attest";
+        let is_hidden = request.path.strip_suffix(".sig").is_some() && !is_ours;
+        let hidden = || error(404, "MANIFEST_UNKNOWN", "manifest unknown");
+        Some(if is_hidden { hidden() } else { shared.answer(request) })
+    })?;
     let sandbox = Sandbox::new(&server.address)?;
     let first =
         sandbox.expect(0, "apply", &(sandbox.project("") + &sandbox.artifact("a", "a", "r0")))?;
@@ -350,8 +356,10 @@ fn bench() -> Result<(Registry, Sandbox, Vec<String>), Box<dyn std::error::Error
                 .collect();
             all.manifests.extend(copied);
         });
+        let document = text(&first).replace("r0", &format!("r{}", index + 1));
+        sandbox.expect(0, "apply", &document)?; // the older form names its repository
         rewrap(&registry, &repository, &subject, *change)?;
-        all.push(text(&first).replace("r0", &format!("r{}", index + 1)));
+        all.push(document);
     }
     Ok((registry, sandbox, all))
 }

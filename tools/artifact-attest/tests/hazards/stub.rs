@@ -65,13 +65,17 @@ impl Registry {
         })
     }
 
-    /// Returns every tag, and every manifest except superseded lists of referrers. No tag names
+    /// Returns every tag, and every manifest except superseded lists of referrers and signatures. No tag names
     /// those, so a registry's garbage collection deletes them.
     pub(crate) fn named(&self, repository: &str) -> Vec<String> {
         self.with(|all| {
             let manifests = all.manifests.iter().filter(|((known, _), _)| known == repository);
-            let named =
-                manifests.filter(|((_, name), (kind, _))| !name.contains(':') || kind != INDEX);
+            let is_superseded = |kind: &str, body: &[u8]| {
+                kind == INDEX || String::from_utf8_lossy(body).contains("simplesigning")
+            };
+            let named = manifests.filter(|((_, name), (kind, body))| {
+                !name.contains(':') || !is_superseded(kind, body)
+            });
             named.map(|((_, name), _)| name.clone()).collect()
         })
     }

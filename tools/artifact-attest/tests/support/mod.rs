@@ -80,6 +80,16 @@ impl Server {
         Self::start("ggcr-registry", &[address], address)
     }
 
+    /// Starts go-containerregistry's registry on `address`, without the referrers API.
+    pub(crate) fn crane(address: &str) -> Result<Self> {
+        Self::start("crane", &["registry", "serve", "--address", address], address)
+    }
+
+    /// Starts the registry of ociregistry on `address`, which is strict and has the referrers API.
+    pub(crate) fn strict(address: &str) -> Result<Self> {
+        Self::start("strict-registry", &[address], address)
+    }
+
     fn start(program: &str, arguments: &[&str], address: &str) -> Result<Self> {
         if TcpStream::connect(address).is_ok() {
             return Err(format!("something listens on {address} already").into());

@@ -23,6 +23,7 @@ pub(crate) const PROCESS: &str = "node";
 pub(crate) const HEALTH_PORT: u16 = 10248;
 
 const SCRIPT: &str = include_str!("node.sh");
+const CONTAINERD: &str = include_str!("containerd.toml");
 const CONTROL_PLANE_ROLE: &str = "node-role.kubernetes.io/control-plane";
 
 /// Values that a node needs in addition to its configuration.
@@ -129,30 +130,12 @@ impl Node<'_> {
 
     fn containerd(&self, config: &Configuration) -> String {
         let folder = registries::folder(&self.context.directory);
-        format!(
-            r#"version = 2
-root = "/var/lib/containerd"
-state = "/run/containerd"
-[grpc]
-  address = "/run/containerd/containerd.sock"
-[plugins.{CRI}]
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  sandbox_image = {pause}
-  [plugins.{CRI}.cni]
-    bin_dir = {plugins}
-    conf_dir = {cni}
-  [plugins.{CRI}.containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins.{CRI}.containerd.runtimes.runc.options]
-      SystemdCgroup = false
-      BinaryName = "crun"
-{registries}"#,
-            pause = json!(self.pause_image),
-            plugins = json!(self.cni),
-            cni = json!(self.context.directory.text("node/cni")),
-            registries = registries::containerd(CRI, &folder, config),
-        )
+        let quoted = |value: Value| value.to_string();
+        CONTAINERD
+            .replace("\"@PAUSE@\"", &quoted(json!(self.pause_image)))
+            .replace("\"@PLUGINS@\"", &quoted(json!(self.cni)))
+            .replace("\"@CNI@\"", &quoted(json!(self.context.directory.text("node/cni"))))
+            + &registries::containerd(CRI, &folder, config)
     }
 
     fn cni(&self) -> Value {

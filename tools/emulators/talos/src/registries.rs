@@ -4,6 +4,8 @@
 //! As in Talos v1.13.9, `internal/pkg/containers/cri/containerd/hosts.go` and `containerd.go`. Client
 //! certificates are left out.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::config::Configuration;
@@ -58,7 +60,7 @@ pub(crate) fn containerd(plugin: &str, folder: &str, config: &Configuration) -> 
     let mut text = format!("  [plugins.{plugin}.registry]\n    config_path = {}\n", json!(folder));
     for (host, auth) in credentials(config) {
         let host = json!(default_host(&host));
-        text += &format!("  [plugins.{plugin}.registry.configs.{host}.auth]\n");
+        let _ = writeln!(text, "  [plugins.{plugin}.registry.configs.{host}.auth]");
         for (field, key) in [
             ("username", "username"),
             ("password", "password"),
@@ -66,7 +68,7 @@ pub(crate) fn containerd(plugin: &str, folder: &str, config: &Configuration) -> 
             ("identityToken", "identitytoken"),
         ] {
             if let Some(value) = auth[field].as_str() {
-                text += &format!("    {key} = {}\n", json!(value));
+                let _ = writeln!(text, "    {key} = {}", json!(value));
             }
         }
     }
@@ -134,13 +136,13 @@ fn hosts(mirror: &Mirror, mut tls: impl FnMut(&str, &str) -> String) -> String {
     };
     let mut text = String::new();
     if let Some(entry) = server {
-        text += &format!("server = {}\n{}", json!(entry.0), lines(entry, ""));
+        let _ = write!(text, "server = {}\n{}", json!(entry.0), lines(entry, ""));
     }
     if !entries.is_empty() {
         text += "[host]\n";
     }
     for entry in entries {
-        text += &format!("  [host.{}]\n{}", json!(entry.0), lines(entry, "    "));
+        let _ = write!(text, "  [host.{}]\n{}", json!(entry.0), lines(entry, "    "));
     }
     text
 }
@@ -154,11 +156,11 @@ fn tls_lines(
     let mut lines = String::new();
     if let Some(ca) = &tls.ca {
         let path = format!("{directory}/{host}-ca.crt");
-        lines += &format!("{indent}ca = {}\n", json!(format!("{folder}/{path}")));
+        let _ = writeln!(lines, "{indent}ca = {}", json!(format!("{folder}/{path}")));
         certificates.push((path, ca.clone()));
     }
     if tls.skips_verification {
-        lines += &format!("{indent}skip_verify = true\n");
+        let _ = writeln!(lines, "{indent}skip_verify = true");
     }
     lines
 }

@@ -129,7 +129,7 @@ failures! {
     /// The registry does not have the image.
     ImageNotFound Unlikely "push the image, or correct its reference in the manifest"
     /// The registry requires a login for the image, or rejects the one of the node.
-    ImageDenied Unlikely "name a pull Secret in `imagePullSecrets` of the pod or of its ServiceAccount, or make the image public"
+    ImageDenied Unlikely "name a pull Secret in `imagePullSecrets` of the pod or of its ServiceAccount, declare the login in `spec.registries` of the Cluster, or make the image public"
     /// The image cannot be pulled for another cause, for example because the registry does not answer.
     ImagePullFailed Possible "check that the nodes reach the registry of the image"
     /// A container refers to a `ConfigMap`, a Secret or a key that does not exist, or has a wrong setting.

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** only [`Writer`] changes objects, and a [`Reader`] cannot become a [`Writer`].
 
+pub(crate) mod reads;
 pub(crate) mod served;
 
 use std::collections::BTreeMap;
@@ -9,10 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use documents::{Diagnostic as _, WritePermit};
-use kubernetes::{Change, Kubeconfig, Request, Settings};
+use kubernetes::{Change, Kubeconfig, Request, Settings, Watches};
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::clients::cluster::reads::Reads;
 use crate::clients::cluster::served::{Served, ServedKind};
 use crate::diff::MANAGER;
 use crate::object::Identity;
@@ -46,6 +48,7 @@ struct Resource {
 pub(crate) struct Reader {
     api: kubernetes::Reader,
     resources: Resources,
+    reads: Reads,
     /// Whether the credentials belong to a reader, to whom the API server denies some objects.
     is_limited: bool,
 }
@@ -67,7 +70,8 @@ pub(crate) struct Writer {
 impl Reader {
     pub(crate) fn open(kubeconfig: &Kubeconfig) -> Result<Self, Error> {
         let api = kubernetes::Reader::open(kubeconfig, SETTINGS)?;
-        Ok(Self { api, resources: Resources::default(), is_limited: false })
+        let (resources, reads) = (Resources::default(), Reads::default());
+        Ok(Self { api, resources, reads, is_limited: false })
     }
 
     /// Connects with `readerKubeconfig` of a Cluster. A denied object is not an error for such a
@@ -80,9 +84,20 @@ impl Reader {
         self.is_limited
     }
 
+    /// Returns watches over the connection of this reader.
+    pub(crate) fn watches(&self) -> Watches {
+        self.api.watches()
+    }
+
+    /// Returns the collections and objects that this reader has read, so that a wait can watch them.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
     /// Returns the object, or `None` if it does not exist.
     pub(crate) fn get(&self, identity: &Identity) -> Result<Option<Value>, Error> {
         let Some(path) = self.path(identity)? else { return Ok(None) };
+        self.reads.note_object(&path);
         let request = Request::get(&path).named(format!("get {identity}"));
         Ok(self.api.get(&optional_if_custom(request, identity.group()))?)
     }
@@ -110,6 +125,7 @@ impl Reader {
     pub(crate) fn get_unless_silent(&self, identity: &Identity) -> Result<Answer, Error> {
         let object = unless_silent(&identity.api_version, |repeats| {
             let Some(path) = self.path(identity)? else { return Ok(None) };
+            self.reads.note_object(&path);
             let request = Request::get(&path).named(format!("get {identity}"));
             let request = optional_if_custom(request, identity.group());
             Ok(self.api.get(&if repeats { request } else { request.once() })?)
@@ -159,7 +175,7 @@ impl Reader {
     ) -> Result<Vec<Value>, Error> {
         let Some(resource) = self.resource(api_version, kind)? else { return Ok(Vec::new()) };
         let path = collection(api_version, &resource, namespace);
-        self.items(api_version, kind, Request::get(&format!("{path}?{query}")))
+        self.items(api_version, kind, &format!("{path}?{query}"), |request| request)
     }
 
     /// Whether the API server serves the kind.
@@ -189,8 +205,9 @@ impl Reader {
         unless_silent(api_version, |repeats| {
             let Some(resource) = self.resource(api_version, kind)? else { return Ok(Vec::new()) };
             let path = collection(api_version, &resource, None);
-            let request = Request::get(&format!("{path}?labelSelector={label}"));
-            self.items(api_version, kind, if repeats { request } else { request.once() })
+            let path = format!("{path}?labelSelector={label}");
+            let once = |request: Request| if repeats { request } else { request.once() };
+            self.items(api_version, kind, &path, once)
         })
     }
 
@@ -234,7 +251,8 @@ impl Reader {
     pub(crate) fn metadata(&self, kind: &ServedKind) -> Result<Option<Vec<Value>>, Error> {
         let resource = Resource { plural: kind.plural.clone(), namespaced: kind.namespaced };
         let path = collection(&kind.api_version, &resource, None);
-        match self.items(&kind.api_version, &kind.kind, Request::get(&path).accept(METADATA)) {
+        let of_metadata = |request: Request| request.accept(METADATA);
+        match self.items(&kind.api_version, &kind.kind, &path, of_metadata) {
             // The caller keeps the Namespaces, because objects of an unavailable API may be in them.
             Err(Error::Cluster(error))
                 if is_aggregated(&kind.api_version) && is_silence(&error) =>
@@ -248,9 +266,17 @@ impl Reader {
 
     /// Lists objects of a kind, with `apiVersion` and `kind` filled in, which the API server leaves out
     /// of the items of a list.
-    fn items(&self, api_version: &str, kind: &str, request: Request) -> Result<Vec<Value>, Error> {
+    fn items(
+        &self,
+        api_version: &str,
+        kind: &str,
+        path: &str,
+        refine: impl FnOnce(Request) -> Request,
+    ) -> Result<Vec<Value>, Error> {
+        self.reads.note_list(path);
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let request = optional_if_custom(request.named(format!("list {kind}")), group);
+        let request = refine(Request::get(path).named(format!("list {kind}")));
+        let request = optional_if_custom(request, group);
         let mut objects = self.api.list(&request)?;
         for item in &mut objects {
             item["apiVersion"] = api_version.into();

@@ -54,7 +54,9 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn open(registry: &Registry) -> Result<Self, Failed> {
         let login = login(registry).map_err(|error| Failed::permanent(&error))?;
-        let client = registry::Registry::new("flux-seed", &registry.url, login);
+        let authorities = remote::authorities_of(registry.certificate_authority.as_deref());
+        let authorities = authorities.map_err(|why| Failed::permanent(&why))?;
+        let client = registry::Registry::trusting("flux-seed", &registry.url, login, &authorities);
         Ok(Self {
             registry: client.map_err(|error| Failed::permanent(&error))?,
             path: registry.url.path().to_owned(),

@@ -48,6 +48,13 @@ impl Known {
         }
     }
 
+    /// Returns the next time after `now` at which one of `causes` becomes final, if it lasts.
+    pub(crate) fn next_final(&self, causes: &[Cause], now: Instant) -> Option<Instant> {
+        let unlikely = causes.iter().filter(|cause| cause.recovery == Recovery::Unlikely);
+        let seen = unlikely.filter_map(|cause| self.0.get(&cause.reported_by));
+        seen.map(|seen| seen.first + CONFIRMATION).filter(|time| *time > now).min()
+    }
+
     /// Whether waiting cannot change `cause`.
     pub(crate) fn is_final(&self, cause: &Cause) -> bool {
         match cause.recovery {
@@ -97,6 +104,19 @@ mod tests {
         assert_eq!(after(&[(0, KindMissing), (20, KindMissing)]), (KindMissing, true));
         let changed = [(0, KindMissing), (15, FieldRejected), (20, FieldRejected)];
         assert_eq!(after(&changed), (FieldRejected, false), "another failure counts anew");
+    }
+
+    #[test]
+    fn next_look_is_due_when_the_first_failure_becomes_final() {
+        let (began, mut known) = (Instant::now(), Known::default());
+        let mut causes = [cause(KindMissing)];
+        known.update(&mut causes, began);
+        assert_eq!(known.next_final(&causes, began), Some(began + CONFIRMATION));
+        assert_eq!(known.next_final(&causes, began + CONFIRMATION), None);
+        let mut at_work = [cause(InProgress)];
+        known.update(&mut at_work, began + Duration::from_secs(1));
+        assert_eq!(known.next_final(&at_work, began), Some(began + CONFIRMATION));
+        assert_eq!(known.next_final(&[cause(KindMissing).may_pass()], began), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::append;
+use super::{UNINITIALIZED, append};
 use crate::spec::Component;
 
 /// Name of the Deployment and value of its pods' label `app`.
@@ -23,7 +23,7 @@ const ACCOUNT: Component = Component::KustomizeController;
 const TOLERATED: [&str; 4] = [
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/network-unavailable",
-    "node.cloudprovider.kubernetes.io/uninitialized",
+    UNINITIALIZED,
     "node-role.kubernetes.io/control-plane",
 ];
 

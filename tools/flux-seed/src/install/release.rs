@@ -10,32 +10,25 @@ use sha2::{Digest as _, Sha256};
 
 use crate::spec::{Component, Version};
 
-/// Parts of a release as JSON lines, one object per line.
-pub(super) struct Parts {
-    source_controller: &'static str,
-    kustomize_controller: &'static str,
-    helm_controller: &'static str,
-    notification_controller: &'static str,
-    rbac: &'static str,
-    policies: &'static str,
-    /// Go modules, and images with their digests.
-    inputs: &'static str,
-}
+/// Parts of a release by the names of their files. All but `inputs.json`, which names Go modules and images
+/// with their digests, have one object per line. The order decides the digest of the release.
+type Parts = [(&'static str, &'static str); 7];
 
 macro_rules! parts {
     ($folder:literal) => {
-        Parts {
-            source_controller: include_str!(concat!($folder, "/source-controller.jsonl")),
-            kustomize_controller: include_str!(concat!($folder, "/kustomize-controller.jsonl")),
-            helm_controller: include_str!(concat!($folder, "/helm-controller.jsonl")),
-            notification_controller: include_str!(concat!(
-                $folder,
-                "/notification-controller.jsonl"
-            )),
-            rbac: include_str!(concat!($folder, "/rbac.jsonl")),
-            policies: include_str!(concat!($folder, "/policies.jsonl")),
-            inputs: include_str!(concat!($folder, "/inputs.json")),
-        }
+        parts!(
+            $folder,
+            "source-controller.jsonl",
+            "kustomize-controller.jsonl",
+            "helm-controller.jsonl",
+            "notification-controller.jsonl",
+            "rbac.jsonl",
+            "policies.jsonl",
+            "inputs.json"
+        )
+    };
+    ($folder:literal, $($file:literal),*) => {
+        [$(($file, include_str!(concat!($folder, "/", $file)))),*]
     };
 }
 
@@ -44,6 +37,12 @@ fn parts(version: Version) -> Parts {
         Version::V2_9_4 => parts!("2.9.4"),
         Version::V2_9_5 => parts!("2.9.5"),
     }
+}
+
+/// Returns the text of one file of a release.
+fn part(version: Version, file: &str) -> &'static str {
+    let mut parts = parts(version).into_iter();
+    parts.find(|(name, _)| *name == file).expect("a test reads every file").1
 }
 
 /// The part of `inputs.json` that this program reads.
@@ -63,30 +62,24 @@ pub(crate) struct Image {
 
 /// Returns the image of `component` in a release.
 pub(crate) fn image(version: Version, component: Component) -> Image {
-    let inputs = serde_json::from_str::<Inputs>(parts(version).inputs);
+    let inputs = serde_json::from_str::<Inputs>(part(version, "inputs.json"));
     let image = inputs.ok().and_then(|mut inputs| inputs.images.remove(&component));
     image.expect("a test parses the inputs of every release")
 }
 
 /// Returns the objects of a controller: definitions, a `ServiceAccount`, Services and a Deployment.
 pub(super) fn controller(version: Version, component: Component) -> impl Iterator<Item = Value> {
-    let parts = parts(version);
-    objects(match component {
-        Component::SourceController => parts.source_controller,
-        Component::KustomizeController => parts.kustomize_controller,
-        Component::HelmController => parts.helm_controller,
-        Component::NotificationController => parts.notification_controller,
-    })
+    objects(part(version, &format!("{component}.jsonl")))
 }
 
 /// Returns the roles of the controllers and of people.
 pub(super) fn rbac(version: Version) -> impl Iterator<Item = Value> {
-    objects(parts(version).rbac)
+    objects(part(version, "rbac.jsonl"))
 }
 
 /// Returns the network policies.
 pub(super) fn policies(version: Version) -> impl Iterator<Item = Value> {
-    objects(parts(version).policies)
+    objects(part(version, "policies.jsonl"))
 }
 
 fn objects(lines: &'static str) -> impl Iterator<Item = Value> {
@@ -95,26 +88,9 @@ fn objects(lines: &'static str) -> impl Iterator<Item = Value> {
 
 /// Returns the digest of a release's manifests, and of the modules and images that they come from.
 pub(crate) fn digest(version: Version) -> String {
-    let Parts {
-        source_controller,
-        kustomize_controller,
-        helm_controller,
-        notification_controller,
-        rbac,
-        policies,
-        inputs,
-    } = parts(version);
     let mut hash = Sha256::new();
-    for part in [
-        source_controller,
-        kustomize_controller,
-        helm_controller,
-        notification_controller,
-        rbac,
-        policies,
-        inputs,
-    ] {
-        hash.update(part);
+    for (_, text) in parts(version) {
+        hash.update(text);
     }
     format!("sha256:{}", HEXLOWER.encode(&hash.finalize()))
 }

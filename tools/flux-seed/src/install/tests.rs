@@ -161,15 +161,16 @@ fn controllers_have_equal_fields_of_a_pod_except_for_the_merged_ones() {
     ];
     for version in Version::ALL {
         let objects = rendered(version, Network::Pod, &Component::ALL, None);
-        let mut all = BTreeSet::new();
+        let mut all = Vec::new();
         for pod in pods(&objects) {
             let mut pod = pod.clone();
             assert_eq!(pod["containers"].as_array().map(Vec::len), Some(1));
             for field in merged {
                 pod.as_object_mut().and_then(|pod| pod.remove(field));
             }
-            all.insert(pod.to_string());
+            all.push(pod);
         }
+        all.dedup();
         assert_eq!(all.len(), 1, "{all:?}");
     }
 }
@@ -246,10 +247,11 @@ fn every_namespaced_kind_of_a_release_is_listed() {
 
 // hazard: Flux waits for a node that the cloud controller manager initialises, and this controller waits for Flux.
 // class: A component that starts the others depends on one of them.
-// members: taints of new nodes: not initialised, not ready, control plane
-// now: all controllers tolerate these taints, and reach the API server and each other without Services
+// members: taints of new nodes: not initialised, in both networks; not ready, control plane
+// now: all controllers tolerate these taints; in the network of the node, they reach the API server and
+// each other without Services
 #[test]
-fn host_network_tolerates_nodes_that_are_neither_ready_nor_initialised() {
+fn controllers_tolerate_nodes_that_are_not_initialised_and_in_the_host_network_not_ready() {
     for version in Version::ALL {
         let objects = rendered(version, Network::Host, &Component::ALL, None);
         let pods: Vec<_> =
@@ -265,6 +267,16 @@ fn host_network_tolerates_nodes_that_are_neither_ready_nor_initialised() {
             let tolerations = pods[0]["tolerations"].as_array().expect("tolerations");
             assert!(tolerations.contains(&toleration), "{key}: {tolerations:?}");
         }
+        let objects = rendered(version, Network::Pod, &Component::ALL, None);
+        let pods = objects.iter().filter_map(|object| object.pointer("/spec/template/spec"));
+        let key = "node.cloudprovider.kubernetes.io/uninitialized";
+        let expected = json!([{"key": key, "operator": "Exists"}]);
+        // A pod on a node that is not ready would have no network.
+        let tolerations: Vec<_> = pods.map(|pod| &pod["tolerations"]).collect();
+        assert_eq!(tolerations, [&expected; Component::ALL.len()]);
+        let objects = rendered(version, Network::Host, &Component::ALL, None);
+        let pods: Vec<_> =
+            objects.iter().filter_map(|object| object.pointer("/spec/template/spec")).collect();
         let host = json!({"name": "KUBERNETES_SERVICE_HOST", "value": "127.0.0.1"});
         let containers = pods[0]["containers"].as_array().expect("containers");
         assert_eq!(containers.len(), Component::ALL.len());

@@ -145,28 +145,14 @@ fn containerd(directory: &Path, registry: &str, plain: &[&str]) -> String {
             "  [plugins.{CRI}.registry.mirrors.\"{host}\"]\n    endpoint = [\"http://{host}\"]\n"
         )
     });
-    format!(
-        r#"version = 2
-root = "/var/lib/containerd"
-state = "/run/containerd"
-[grpc]
-  address = "/run/containerd/containerd.sock"
-[plugins.{CRI}]
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  sandbox_image = "{registry}/zabronax/actor:1"
-  [plugins.{CRI}.cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{cni}"
-  [plugins.{CRI}.containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins.{CRI}.containerd.runtimes.runc.options]
-      SystemdCgroup = false
-      BinaryName = "crun"
-{mirrors}"#,
-        cni = directory.join("cni").display(),
-        mirrors = mirrors.collect::<String>(),
-    )
+    let cni = directory.join("cni").display().to_string();
+    SETTINGS
+        .replace("@PAUSE@", &format!("{registry}/zabronax/actor:1"))
+        .replace("@PLUGINS@", "/usr/lib/cni")
+        .replace("@CNI@", &cni)
+        + &mirrors.collect::<String>()
 }
 
+/// Settings of containerd, which the lab's emulator of Talos uses, too.
+const SETTINGS: &str = include_str!("../../../emulators/talos/src/containerd.toml");
 const CRI: &str = r#""io.containerd.grpc.v1.cri""#;

@@ -288,6 +288,15 @@ fn ways_of_receipts(scene: &mut Scene) -> Test {
     let entries = log.get(before..).unwrap_or_default().lines();
     let denied = entries.filter_map(|line| serde_json::from_str(line).ok()).find(denied);
     assert_eq!(denied, None, "no deletion is denied");
+    let is_deletion = |entry: &Value| {
+        entry["verb"] == "delete"
+            && entry["objectRef"]["name"] == "direct"
+            && entry["responseStatus"]["code"] == 200
+            && !entry["requestURI"].as_str().unwrap_or_default().contains("dryRun")
+    };
+    let entries = log.get(before..).unwrap_or_default().lines();
+    let mut entries = entries.filter_map(|line| serde_json::from_str(line).ok());
+    assert!(entries.any(|entry: Value| is_deletion(&entry)), "a dry run has deleted the claim");
     scene.none_is_lost("a receipt for another claim");
     scene.documents = documents;
     Ok(())

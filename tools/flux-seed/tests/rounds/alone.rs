@@ -2,7 +2,9 @@
 
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use testing::Test;
 use testing::documents::{
     DIGEST, IDENTITY, ROOT, document, kubeconfig, project, recipient, stream,
@@ -39,8 +41,7 @@ fn documents(registry: &str) -> Test<Vec<Value>> {
 #[test]
 fn delivery_with_a_kubeconfig_and_a_source_needs_no_document_of_another_program() -> Test {
     let cluster = Cluster::start()?;
-    // Port 1 has no listener, so that the artifact is unreadable at once.
-    let input = documents("127.0.0.1:1")?;
+    let input = documents(&cluster.registry)?;
     run("plan --check", &cluster, &input).code(3);
     let applied = run("apply", &cluster, &input).success();
     let status = status(&applied)?;
@@ -53,7 +54,7 @@ fn delivery_with_a_kubeconfig_and_a_source_needs_no_document_of_another_program(
     let names: Vec<_> = keys.as_object().into_iter().flatten().map(|(name, _)| name).collect();
     assert_eq!(names, ["cosign-2.pub", "cosign.pub"], "one of the keys must verify the signature");
     let source = cluster.object("OCIRepository flux-system/alone").ok_or("created")?;
-    assert_eq!(source["spec"]["url"], "oci://127.0.0.1:1/me/apps");
+    assert_eq!(source["spec"]["url"], format!("oci://{}/me/apps", cluster.registry));
     run("plan --check", &cluster, &input).success();
     run("verify", &cluster, &input).success();
     run("destroy", &cluster, &input).success();
@@ -64,9 +65,11 @@ fn delivery_with_a_kubeconfig_and_a_source_needs_no_document_of_another_program(
 #[test]
 fn source_at_another_registry_gets_no_credentials_of_the_project() -> Test {
     let cluster = Cluster::start()?;
-    let mut input = documents("127.0.0.1:1")?;
+    let mut input = documents(&cluster.registry)?;
     input[0]["spec"]["endpoints"]["registry"]["token"] = json!({"env": "ROOT"});
-    for (registry, has_credentials) in [("127.0.0.1:1/me", true), ("127.0.0.1:1/other", false)] {
+    // Port 1 has no listener, so that the other registry is unreadable for now.
+    let (ours, other) = (format!("{}/me", cluster.registry), "127.0.0.1:1/other".to_owned());
+    for (registry, has_credentials) in [(ours, true), (other, false)] {
         let repository = format!("{registry}/apps");
         input[1]["spec"]["source"]["repository"] = repository.into();
         run("apply", &cluster, &input).success();
@@ -117,5 +120,52 @@ fn token_that_expires_after_an_hour_is_not_written_to_the_cluster() -> Test {
         assert_eq!(condition["reason"], "SecretUnavailable");
         assert_eq!(cluster.take_writes(), [""; 0]);
     }
+    Ok(())
+}
+
+/// Returns an artifact with one file, as its manifest and its layer.
+fn packed(name: &str, text: &str) -> Test<(Vec<u8>, Vec<u8>)> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    let mut layer = tar::Builder::new(Vec::new());
+    layer.append_data(&mut header, name, text.as_bytes())?;
+    let layer = layer.into_inner()?;
+    let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "layers": [{"mediaType": "application/vnd.cncf.flux.content.v1.tar",
+            "digest": digest(&layer), "size": layer.len()}]});
+    Ok((manifest.to_string().into_bytes(), layer))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(bytes)))
+}
+
+// hazard: Flux prunes its own Namespace when a later artifact no longer holds it.
+// class: A tool delivers what it runs in.
+// members: the Namespace, the definitions and the controllers of the installation
+// now: `apply` rejects the artifact before its first write
+#[test]
+fn artifact_that_holds_objects_of_the_installation_is_rejected_before_any_write() -> Test {
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}});
+    let (manifest, layer) = packed("namespace.yaml", &namespace.to_string())?;
+    let named = digest(&manifest);
+    let registry = listen_to_requests("127.0.0.1:0", move |request, stream| {
+        let is_manifest = request.target.contains("/manifests/");
+        let body = if is_manifest { &manifest } else { &layer };
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let response = Response::new(200, body.clone()).with("Content-Type", kind);
+        response.write(&request.method, stream).map(|()| true)
+    })?;
+    let cluster = Cluster::start()?;
+    let mut input = documents(&registry.to_string())?;
+    input[1]["spec"]["source"]["digest"] = named.into();
+    let refused = run("apply", &cluster, &input).code(100);
+    let condition = status(&refused)?["conditions"][0].take();
+    assert_eq!(condition["reason"], "DeliversItself");
+    let message = condition["message"].as_str().unwrap_or_default();
+    assert!(message.contains("Namespace flux-system"), "{message}");
+    assert_eq!(cluster.take_writes(), [""; 0]);
     Ok(())
 }

@@ -69,6 +69,8 @@ struct State {
 pub(crate) struct Cluster {
     state: Arc<Mutex<State>>,
     pub(crate) address: String,
+    /// Host and port of a registry that serves nothing now. It names a long pause, so that no run waits.
+    pub(crate) registry: String,
 }
 
 impl Cluster {
@@ -81,7 +83,12 @@ impl Cluster {
                 response.write(&request.method, stream).map(|()| true)
             })
         })?;
-        let cluster = Self { state, address: format!("http://{address}") };
+        let registry = listen_to_requests("127.0.0.1:0", |request, stream| {
+            let busy = Response::new(429, "").with("Retry-After", "3600");
+            busy.write(&request.method, stream).map(|()| true)
+        })?;
+        let (address, registry) = (format!("http://{address}"), registry.to_string());
+        let cluster = Self { state, address, registry };
         // The data gate identifies a cluster by the UID of this Namespace.
         let metadata = json!({"name": "kube-system"});
         cluster.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
@@ -338,6 +345,17 @@ impl State {
             "kustomize.toolkit.fluxcd.io/name": name,
             "kustomize.toolkit.fluxcd.io/namespace": "flux-system",
         });
+        if delivered == "nested" {
+            let spec = json!({"path": "./apps", "sourceRef": kustomization["spec"]["sourceRef"]});
+            let metadata = json!({"name": "apps", "namespace": "flux-system", "labels": labels});
+            let nested = json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1",
+                "kind": "Kustomization", "metadata": metadata, "spec": spec});
+            self.put(nested, "kustomize-controller");
+            let entry = "flux-system_apps_kustomize.toolkit.fluxcd.io_Kustomization";
+            if let Some(entries) = status["inventory"]["entries"].as_array_mut() {
+                entries.push(json!({"id": entry, "v": "v1"}));
+            }
+        }
         for number in 0..maps {
             let name = format!("many-{number}");
             let metadata = json!({"name": name, "namespace": "default", "labels": labels});

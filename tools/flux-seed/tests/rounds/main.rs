@@ -29,8 +29,7 @@ fn documents(cluster: &Cluster) -> Test<Vec<Value>> {
     let recipient = recipient(IDENTITY)?;
     let server = json!({"server": cluster.address});
     let kubeconfig = kubeconfig(&server, &json!({"token": "a token"}));
-    // Port 1 has no listener, so that the artifact is unreadable at once.
-    let registry = "127.0.0.1:1/zabronax";
+    let registry = format!("{}/zabronax", cluster.registry);
     let endpoints = json!({"registry": {"url": format!("http://{registry}")}});
     let digests = json!({"source-controller": DIGEST, "kustomize-controller": DIGEST});
     let delivery = json!({
@@ -96,6 +95,27 @@ fn apply_changes_only_what_differs_and_names_its_path() -> Test {
     Ok(())
 }
 
+// hazard: `apply` resumes what a person has suspended in an incident, and no output said so before.
+// class: A decision of a person is overwritten in silence.
+// members: `flux suspend` of the source and of the Kustomization
+// now: `plan` names the field, and `plan --check` ends with 3; `destroy` never resumes
+#[test]
+fn suspension_by_a_person_is_named_before_apply_resumes() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    run("apply", &documents).success();
+    for object in ["OCIRepository flux-system/prod", "Kustomization flux-system/prod"] {
+        cluster.take_writes();
+        cluster.edit(object, |live| live["spec"]["suspend"] = true.into());
+        let shown = stderr(&run("plan --check", &documents).code(3));
+        assert!(shown.contains(&format!("~ change {object}: spec.suspend")), "{shown}");
+        assert_eq!(cluster.take_writes(), [""; 0]);
+        run("apply", &documents).success();
+        assert_eq!(cluster.take_writes(), [format!("PATCH {object}")]);
+    }
+    Ok(())
+}
+
 #[test]
 fn run_without_changes_takes_30_requests_however_many_objects_are_delivered() -> Test {
     let mut counts = Vec::new();
@@ -116,6 +136,62 @@ fn run_without_changes_takes_30_requests_however_many_objects_are_delivered() ->
     }
     // One list holds the additional objects, and one request finds the URL of their kind.
     assert!((0..3).all(|index| counts[index + 3] == counts[index] + 2), "{counts:?}");
+    Ok(())
+}
+
+// hazard: `apply` ends with success while the workloads of a nested Kustomization have the images of the
+// artifact before.
+// class: A report is taken for the state that it is about.
+// members: `Ready` of a nested Kustomization that has not seen the artifact, and of one without `wait`
+// now: the revision and the objects of every nested Kustomization are read, too
+#[test]
+fn nested_kustomization_is_awaited_with_its_revision_and_its_workloads() -> Test {
+    let cluster = Cluster::start()?;
+    let mut documents = documents(&cluster)?;
+    documents[3]["spec"]["path"] = "./nested".into();
+    run("apply", &documents).success();
+    run("plan --check", &documents).success();
+    let causes = |planned: &Assert| -> Test<Value> {
+        let named = |cause: &Value| {
+            let text = |field: &str| cause[field].as_str().unwrap_or_default().to_owned();
+            format!("{} {} {}", text("kind"), text("name"), text("deliveredBy"))
+        };
+        let causes = status(planned)?["observed"]["causes"].take();
+        Ok(causes.as_array().into_iter().flatten().map(named).collect())
+    };
+    let not_ready = |live: &mut Value| live["status"]["availableReplicas"] = 0.into();
+    cluster.edit("Deployment default/apps", not_ready);
+    let planned = run("plan --check", &documents).code(3);
+    assert_eq!(causes(&planned)?, json!(["Deployment apps Kustomization flux-system/apps"]));
+    // A simulated Flux delivers again whenever it is asked, and also the nested Kustomization.
+    cluster.take_writes();
+    run("apply", &documents).success();
+    assert_eq!(cluster.take_writes(), ["PATCH Kustomization flux-system/prod"]);
+    run("plan --check", &documents).success();
+
+    let before = |live: &mut Value| live["status"]["lastAppliedRevision"] = "sha256:00".into();
+    cluster.edit("Kustomization flux-system/apps", before);
+    let planned = run("plan --check", &documents).code(3);
+    assert_eq!(causes(&planned)?, json!(["Kustomization apps Kustomization flux-system/prod"]));
+    cluster.edit("Kustomization flux-system/apps", |live| live["spec"]["suspend"] = true.into());
+    run("plan --check", &documents).success();
+    Ok(())
+}
+
+#[test]
+fn failed_verify_names_the_causes_that_apply_names() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    run("apply", &documents).success();
+    cluster.edit("Kustomization flux-system/prod", |live| live["spec"]["path"] = "./other".into());
+    cluster.edit("Deployment default/greeter", |live| {
+        live["status"]["availableReplicas"] = 0.into();
+    });
+    let failed = status(&run("verify", &documents).code(100))?;
+    assert_eq!(failed["conditions"][0]["reason"], "VerificationFailed");
+    let cause = &failed["observed"]["causes"][0];
+    assert_eq!((&cause["kind"], &cause["name"]), (&json!("Deployment"), &json!("greeter")));
+    assert_eq!(cause["deliveredBy"], "Kustomization flux-system/prod");
     Ok(())
 }
 

@@ -40,8 +40,12 @@ pub enum Forge {
         url: Url,
         /// Personal access token, or token of an app (<https://docs.github.com/en/rest/authentication>).
         token: Reference,
+        /// GitHub App that vcs-bootstrap uses in place of `token`, so that no person's token is needed.
+        /// The other programs use `token`, which then needs to read only.
+        #[serde(default)]
+        app: Option<App>,
     },
-    /// Gitea or Forgejo, with the same API.
+    /// Gitea or Forgejo. The programs ask the instance which of the two it is.
     Gitea {
         /// URL of the instance without `/api/v1`, for example `https://git.example.org`.
         url: Url,
@@ -50,18 +54,35 @@ pub enum Forge {
     },
 }
 
+/// GitHub App. Its key is exchanged for installation tokens, which are valid for one hour
+/// (<https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app/authenticating-as-a-github-app-installation>).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct App {
+    /// Client ID of the App, or its number, for example `Iv23liAbCdEfGhIjKlMn`.
+    pub client_id: String,
+    /// Private key of the App in PEM, as GitHub generates it.
+    pub key: Reference,
+}
+
 /// OCI registry that holds artifacts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Registry {
     /// URL including the namespace, for example `https://ghcr.io/zabronax`.
     pub url: Url,
-    /// User to whom the token belongs, for registries that check the user.
+    /// User to whom the token belongs, for registries that check the user: the Docker ID at Docker Hub, the
+    /// robot's name at Quay and Harbor (default: `AWS` at Amazon's registries, `oauth2accesstoken` or
+    /// `_json_key` at Google's, the empty GUID at Azure's, otherwise any name).
     pub user: Option<String>,
-    /// Token that may push. Without a token, requests are anonymous.
+    /// Token that may push. Without a token, artifact-attest uses the login of `docker login`, `podman
+    /// login` or a credential helper; without such a login, requests are anonymous.
     pub token: Option<Reference>,
     /// Token that may only pull, which the cluster receives (default: `token`).
     pub reader: Option<Reference>,
+    /// Certificates in PEM of the private authorities that sign the registry's certificate. They are trusted
+    /// beside the system's, by the programs on this machine and not by the cluster.
+    pub certificate_authority: Option<String>,
 }
 
 /// Cloud that runs machines.
@@ -183,7 +204,7 @@ mod tests {
         let url = |text: &str| Url::try_from(text.to_owned()).expect("an address");
         let token: Reference =
             serde_json::from_value(serde_json::json!({"env": "X"})).expect("a reference");
-        let github = |text: &str| Forge::Github { url: url(text), token: token.clone() };
+        let github = |text: &str| Forge::Github { url: url(text), token: token.clone(), app: None };
         let gitea = |text: &str| Forge::Gitea { url: url(text), token: token.clone() };
         for (forge, clone) in [
             (github("https://api.github.com"), "https://github.com/o/r.git"),

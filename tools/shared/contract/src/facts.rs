@@ -266,7 +266,10 @@ pub fn repository_of_project<'a>(stream: &'a Stream, project: &str) -> Option<Re
     let mut repositories = repository_documents(stream, project);
     let (repository, None) = (repositories.next()?, repositories.next()) else { return None };
     let owner = owner(repository)?;
-    Some(RepositorySlug { owner, name: repository["metadata"]["name"].as_str()? })
+    // `spec.name` is for names that a document cannot have, for example `example.github.io`.
+    let declared = repository["spec"]["name"].as_str();
+    let name = declared.or_else(|| repository["metadata"]["name"].as_str());
+    Some(RepositorySlug { owner, name: name? })
 }
 
 /// Returns the owner of each repository of the Project called `project`: a user or an organisation at the

@@ -1,5 +1,8 @@
 //! Keys of a project: from its root, or from the environment of a CI job.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use documents::Declared;
 use secrets::{Error, PhaseKey, RootKey};
 
@@ -51,6 +54,33 @@ pub fn phase_key(project: &Declared<Project>, phase: &str) -> Result<PhaseKey, E
     match given_phase_key(project, phase)? {
         Some(key) => Ok(key),
         None => Ok(root_key(project)?.phase(project, phase)),
+    }
+}
+
+/// Roots that a run has read, by project. A root may come from a command that waits for a person, so a
+/// run with many documents reads each root once.
+#[derive(Debug, Default)]
+pub struct Roots(Mutex<BTreeMap<String, ProjectRoot>>);
+
+impl Roots {
+    /// Returns the key of `phase`, like [`phase_key`].
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`phase_key`].
+    pub fn phase_key(&self, project: &Declared<Project>, phase: &str) -> Result<PhaseKey, Error> {
+        if let Some(key) = given_phase_key(project, phase)? {
+            return Ok(key);
+        }
+        // The lock is held while the root is read, so that parallel documents do not read it again.
+        let mut roots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = roots.get(project.name.as_str()) {
+            return Ok(root.phase(project, phase));
+        }
+        let root = root_key(project)?;
+        let key = root.phase(project, phase);
+        roots.insert(project.name.to_string(), root);
+        Ok(key)
     }
 }
 

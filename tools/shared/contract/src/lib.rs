@@ -30,11 +30,11 @@ mod sealed;
 mod verification;
 
 pub use drains::{receipt_keys, receipts, receipts_of_cluster, receipts_of_repository};
-pub use endpoints::{Cloud, Endpoints, Forge, Nix, Registry, S3Credentials, Store};
+pub use endpoints::{App, Cloud, Endpoints, Forge, Nix, Registry, S3Credentials, Store};
 pub use error::ContractError;
 pub use gate::{DataOnDestroy, DataPolicy};
 pub use hold::Hold;
-pub use keys::{ProjectRoot, artifact_keys, phase_key, phase_key_unless_reader, root_key};
+pub use keys::{ProjectRoot, Roots, artifact_keys, phase_key, phase_key_unless_reader, root_key};
 pub use phases::{READER, variable};
 pub use project::{Access, Project, Recipient, VerificationKeys};
 pub use projects::Projects;

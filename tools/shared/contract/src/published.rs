@@ -11,7 +11,7 @@ use git::Url;
 use secrets::published::{self, HELP};
 use secrets::{Error, Identities, RECIPIENT_ITEM, Reference, RootKey, derived_recipient};
 
-use crate::endpoints::{Cloud, Endpoints, Forge, Registry, Store};
+use crate::endpoints::{App, Cloud, Endpoints, Forge, Registry, Store};
 use crate::facts;
 use crate::phases::{PHASES, key_from_environment, variable};
 use crate::project::Project;
@@ -190,8 +190,10 @@ fn references(project: &mut Project) -> Vec<(&'static str, &mut Reference)> {
     let Endpoints { forge, registry, cloud, store, flux, nix: _ } = &mut project.endpoints;
     let mut references = vec![("/spec/root", &mut project.root)];
     match forge {
-        Some(Forge::Github { token, url: _ }) => {
+        Some(Forge::Github { token, app, url: _ }) => {
             references.push(("/spec/endpoints/forge/github/token", token));
+            let key = app.as_mut().map(|App { key, client_id: _ }| key);
+            references.extend(key.map(|key| ("/spec/endpoints/forge/github/app/key", key)));
         }
         Some(Forge::Gitea { token, url: _ }) => {
             references.push(("/spec/endpoints/forge/gitea/token", token));
@@ -203,7 +205,9 @@ fn references(project: &mut Project) -> Vec<(&'static str, &mut Reference)> {
         (flux, "/spec/endpoints/flux/token", "/spec/endpoints/flux/reader"),
     ];
     for (registry, token_path, reader_path) in registries {
-        if let Some(Registry { token, reader, url: _, user: _ }) = registry {
+        if let Some(Registry { token, reader, url: _, user: _, certificate_authority: _ }) =
+            registry
+        {
             references.extend(token.as_mut().map(|token| (token_path, token)));
             references.extend(reader.as_mut().map(|reader| (reader_path, reader)));
         }

@@ -88,7 +88,8 @@ impl<P: Program> Run<'_, P> {
             };
             let plan = program.plan(session, &observation, self.intent);
             if program.is_passing(session, &observation, &plan.steps) && !wait.is_over() {
-                wait.pause("a difference that should pass without a step")?;
+                let reason = "a difference that should pass without a step";
+                wait.pause_until(reason, |most| program.pause(session, most))?;
                 continue;
             }
             if self.intent != Intent::Verify {
@@ -98,7 +99,8 @@ impl<P: Program> Run<'_, P> {
             match program.verify(session, &observation, plan.steps) {
                 // For example a workload that is being rolled out disproves nothing.
                 Err(error) if error.is_transient() && !wait.is_over() => {
-                    wait.pause(&error.to_string())?;
+                    let reason = error.to_string();
+                    wait.pause_until(&reason, |most| program.pause(session, most))?;
                 }
                 result => return result,
             }
@@ -196,10 +198,10 @@ impl<P: Program> Run<'_, P> {
 
     /// Pauses until the next observation. At the end of the wait, the program names the cause.
     fn pause(&self, wait: &mut Wait<'_>, reason: &str) -> Result<(), P::Error> {
-        wait.pause(reason).map_err(|error| match error {
-            Error::NotConverged { seconds, reason } => {
-                self.program.timed_out(&self.session, seconds, reason)
-            }
+        let Self { program, session, .. } = self;
+        let end = wait.pause_until(reason, |most| program.pause(session, most));
+        end.map_err(|error| match error {
+            Error::NotConverged { seconds, reason } => program.timed_out(session, seconds, reason),
             error => error.into(),
         })
     }

@@ -239,6 +239,14 @@ pub trait Program: Sync {
         false
     }
 
+    /// Pauses between two observations of a wait, at most for `most`. Returns whether the next observation
+    /// is due; the engine calls this again until then, or until the time limit. A program whose service
+    /// reports changes returns as soon as there is one.
+    fn pause(&self, _session: &Self::Session<'_>, most: Duration) -> bool {
+        std::thread::sleep(Self::POLL.min(most));
+        true
+    }
+
     /// Returns the longest time that a run waits after its last step.
     fn time_limit(&self, session: &Self::Session<'_>) -> Duration;
 

@@ -12,6 +12,9 @@ const SILENT_MAX: Duration = Duration::from_secs(2);
 /// is alive. CI services end jobs that write nothing, the strictest after ten minutes.
 const REPEAT: Duration = Duration::from_secs(30);
 
+/// Longest pause between two checks of whether a report is due.
+const REPORT_PAUSE: Duration = Duration::from_millis(500);
+
 /// One wait of a run.
 pub(crate) struct Wait<'a> {
     document: &'a str,
@@ -43,16 +46,39 @@ impl<'a> Wait<'a> {
     ///
     /// [`Error::NotConverged`] when the time is over; [`Error::Interrupted`].
     pub(crate) fn pause(&mut self, reason: &str) -> Result<(), Error> {
+        let poll = self.poll;
+        self.pause_until(reason, |most| {
+            sleep(poll.min(most));
+            true
+        })
+    }
+
+    /// Pauses until `is_due`, which sleeps at most as long as it is told, returns that the next observation
+    /// is due. Reports `reason` when the wait takes long.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotConverged`] when the time is over; [`Error::Interrupted`].
+    pub(crate) fn pause_until(
+        &mut self,
+        reason: &str,
+        mut is_due: impl FnMut(Duration) -> bool,
+    ) -> Result<(), Error> {
         crate::check_interrupt()?;
         if self.is_over() {
             let (seconds, reason) = (self.limit.as_secs(), reason.to_owned());
             return Err(Error::NotConverged { seconds, reason });
         }
-        if let Some(text) = self.report(reason, Instant::now()) {
-            crate::note(self.document, text);
+        loop {
+            crate::check_interrupt()?;
+            if let Some(text) = self.report(reason, Instant::now()) {
+                crate::note(self.document, text);
+            }
+            let left = self.limit.saturating_sub(self.began.elapsed());
+            if is_due(left.min(REPORT_PAUSE)) || self.is_over() {
+                return Ok(());
+            }
         }
-        sleep(self.poll.min(self.limit));
-        Ok(())
     }
 
     /// Returns the line for people, if one is due at `now`.
@@ -84,6 +110,25 @@ mod tests {
         assert_eq!(at(4, "node").as_deref(), Some("waiting, 4 s so far: node"));
         assert_eq!(at(33, "node"), None);
         assert_eq!(at(34, "node").as_deref(), Some("waiting, 34 s so far: node"));
+    }
+
+    #[test]
+    fn long_pause_ends_when_the_program_says_so_or_the_time_is_over() {
+        let mut wait = Wait::new("prod", Duration::ZERO, Duration::from_secs(60));
+        let mut looks = 0;
+        let end = wait.pause_until("etcd", |most| {
+            assert!(most <= REPORT_PAUSE, "a report may be due");
+            looks += 1;
+            looks == 3
+        });
+        assert!(end.is_ok() && looks == 3);
+        let mut wait = Wait::new("prod", Duration::ZERO, Duration::from_millis(20));
+        let never = |most| {
+            sleep(most);
+            false
+        };
+        wait.pause_until("etcd", never).expect("the last observation follows");
+        assert!(wait.is_over() && wait.pause_until("etcd", never).is_err());
     }
 
     #[test]

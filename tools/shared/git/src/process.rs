@@ -164,7 +164,7 @@ fn spawn(call: &Call<'_>) -> io::Result<Child> {
             .env("GIT_CONFIG_SYSTEM", nothing)
             .env("GIT_CONFIG_NOSYSTEM", "1");
         if !url.is_plain() {
-            command.envs(known(&PROXIES));
+            command.envs(known(&PROXIES)).envs(authorities());
         }
     } else {
         command.envs(known(&LOCAL)).env("GIT_ALLOW_PROTOCOL", "none");
@@ -176,6 +176,15 @@ fn spawn(call: &Call<'_>) -> io::Result<Child> {
         command.env(format!("GIT_CONFIG_VALUE_{index}"), value);
     }
     command.spawn()
+}
+
+/// Returns git's own variables for the certificate authorities of `SSL_CERT_FILE` and `SSL_CERT_DIR`. A
+/// git whose curl was built with `GnuTLS`, as in Debian, does not read those two (measured: git 2.39).
+fn authorities() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
+    let of_git = [("GIT_SSL_CAINFO", "SSL_CERT_FILE"), ("GIT_SSL_CAPATH", "SSL_CERT_DIR")];
+    let value = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let unset = of_git.into_iter().filter(move |(name, _)| value(name).is_none());
+    unset.filter_map(move |(name, general)| Some((name, value(general)?)))
 }
 
 /// Returns the variables of `names` that are set, with their values.

@@ -10,17 +10,21 @@ use crate::local::run;
 use crate::process::{Call, TIME_MAX, call};
 use crate::{Ended, Origin};
 
-/// Pushes `refspec` from the objects of the repository in `folder`, and returns the output of
-/// `git push --porcelain`. The push runs in an empty repository that borrows those objects, so
+/// Pushes `refspecs` from the objects of the repository in `folder`, all of them or none, and returns the
+/// output of `git push --porcelain`. The push runs in an empty repository that borrows those objects, so
 /// that the configuration and the hooks of the repository in `folder` do not apply.
 ///
 /// # Errors
 ///
 /// The errors of [`crate::run`], and an error when `folder` is not a repository.
-pub fn push(folder: &Path, origin: &Origin<'_>, refspec: &str) -> io::Result<Ended> {
+pub fn push(folder: &Path, origin: &Origin<'_>, refspecs: &[&str]) -> io::Result<Ended> {
     let borrower = borrow_objects(folder)?;
-    let arguments =
-        ["push", "--porcelain", "--progress", "--no-verify", origin.url.as_str(), refspec];
+    let mut arguments = vec!["push", "--porcelain", "--progress", "--no-verify"];
+    // Without this, a rejected tag would leave the branch pushed. A push of one reference needs no support
+    // of the server for it.
+    arguments.extend((refspecs.len() > 1).then_some("--atomic"));
+    arguments.push(origin.url.as_str());
+    arguments.extend(refspecs);
     let repository = Some(borrower.path());
     let push = Call { arguments: &arguments, folder, origin: Some(origin), repository, input: &[] };
     call(&push, TIME_MAX)

@@ -67,6 +67,15 @@ impl Client {
         &self.runtime
     }
 
+    pub(crate) fn http(&self) -> &kube::Client {
+        &self.http
+    }
+
+    /// Returns the longest time of one request.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.settings.deadline
+    }
+
     /// Returns an object or a list; `None` if it does not exist.
     pub(crate) fn get(&self, request: &Request) -> Result<Option<Value>, Error> {
         match self.exchange(&request.exchange).and_then(|text| parse(&request.exchange, &text)) {
@@ -82,7 +91,7 @@ impl Client {
     }
 
     pub(crate) fn dry_run(&self, change: &Change) -> Result<Value, Error> {
-        let exchange = self.managed(&change.0).with("dryRun=All");
+        let exchange = self.managed(&change.0).as_dry_run();
         self.exchange(&exchange).and_then(|text| parse(&exchange, &text))
     }
 
@@ -201,7 +210,8 @@ impl Client {
         })
     }
 
-    fn clean(&self, text: &str) -> String {
+    /// Removes the credentials from a text.
+    pub(crate) fn clean(&self, text: &str) -> String {
         self.kubeconfig.redactor.clean(text)
     }
 }

@@ -21,6 +21,7 @@ mod request;
 mod response;
 #[cfg(test)]
 mod standin;
+mod watch;
 mod writer;
 
 pub use client::Settings;
@@ -28,4 +29,5 @@ pub use error::Error;
 pub use kubeconfig::Kubeconfig;
 pub use reader::Reader;
 pub use request::{Change, Request};
+pub use watch::Watches;
 pub use writer::{WriteAccess, Writer};

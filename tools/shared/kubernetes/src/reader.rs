@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::client::{Client, Settings};
 use crate::request::{Change, Request};
+use crate::watch::Watches;
 use crate::{Error, Kubeconfig, list};
 
 /// Read access to a cluster.
@@ -37,6 +38,12 @@ impl Reader {
     /// The list cannot be read completely.
     pub fn list(&self, request: &Request) -> Result<Vec<Value>, Error> {
         list::all(&self.0, request)
+    }
+
+    /// Returns watches over the connection of this reader. None is open yet.
+    #[must_use]
+    pub fn watches(&self) -> Watches {
+        Watches::new(self.0.clone())
     }
 
     /// Whether the API server has answered a request of this run. Before that, its address may be wrong,

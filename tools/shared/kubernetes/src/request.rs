@@ -1,7 +1,7 @@
 //! Requests to the API server: those that read, and those that change objects.
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Media type of one object, and of a list of objects.
 const JSON: &str = "application/json";
@@ -38,6 +38,22 @@ impl Exchange {
     pub(crate) fn is_about_secrets(&self) -> bool {
         let path = self.path.split('?').next().unwrap_or_default();
         path.split('/').any(|segment| segment == "secrets")
+    }
+
+    /// Returns the request as a dry run.
+    ///
+    /// A deletion with a body needs the mark in its body: the API server then ignores the query, and would delete
+    /// the object (kubernetes v1.36.3, `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/delete.go`,
+    /// `DeleteResource`). The query keeps the mark for those who read logs.
+    pub(crate) fn as_dry_run(&self) -> Self {
+        let mut exchange = self.with("dryRun=All");
+        if exchange.method == Method::DELETE
+            && let Ok(mut options) = serde_json::from_slice::<Value>(&exchange.body)
+        {
+            options["dryRun"] = json!(["All"]);
+            exchange.body = options.to_string().into_bytes();
+        }
+        exchange
     }
 
     /// Returns the request with one more parameter in its query.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub(crate) enum Reply {
     Cut,
     /// The connection stays open.
     Silent,
+    /// A body whose lines come from a test, until the test drops their sender.
+    Lines(Receiver<Value>),
 }
 
 /// The server, which runs until the test ends.
@@ -66,6 +69,9 @@ impl Server {
                     Reply::Text(code, body) => respond(&stream, code, "", body),
                     Reply::Cut => {}
                     Reply::Silent => open.push(stream),
+                    Reply::Lines(lines) => {
+                        drop(thread::spawn(move || stream_lines(&stream, &lines)));
+                    }
                 }
             }
         });
@@ -124,6 +130,13 @@ fn request(stream: &TcpStream) -> Option<(String, String)> {
     reader.read_exact(&mut vec![0; length]).ok()?;
     let mut words = first.split(' ');
     Some((words.next()?.to_owned(), words.next()?.to_owned()))
+}
+
+fn stream_lines(mut stream: &TcpStream, lines: &Receiver<Value>) {
+    let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+    for line in lines {
+        let _ = writeln!(stream, "{line}");
+    }
 }
 
 fn respond(mut stream: &TcpStream, code: u16, header: &str, body: &str) {

@@ -33,8 +33,19 @@ pub struct Settings {
 /// [`RootsError`], see [`roots`]. A plain client trusts no authority instead, because builds of Nix set
 /// `SSL_CERT_FILE` to a missing file (`/no-cert-file.crt`, nixpkgs `pkgs/stdenv/generic/setup.sh`).
 pub fn agent(settings: Settings) -> Result<Agent, RootsError> {
+    agent_trusting(settings, &[])
+}
+
+/// Creates a client like [`agent`], which trusts the authorities of `more` (certificates in DER), too.
+///
+/// # Errors
+///
+/// See [`agent`].
+pub fn agent_trusting(settings: Settings, more: &[Vec<u8>]) -> Result<Agent, RootsError> {
     let roots = if settings.is_plain { roots().unwrap_or_default() } else { roots()? };
-    let roots: Vec<_> = roots.iter().map(|der| Certificate::from_der(der)).collect();
+    let roots: Vec<_> = roots.iter().chain(more).map(|der| Certificate::from_der(der)).collect();
+    // The certificates live in the agent, so that they are copied once.
+    let roots: Vec<_> = roots.iter().map(Certificate::to_owned).collect();
     let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(roots))).build();
     let config = Agent::config_builder()
         .http_status_as_error(false)

@@ -6,8 +6,7 @@
 //!                        └─ Retries ◄─┘   until the deadline, an outage's end, or a signal
 //! ```
 //!
-//! Clients of other libraries (octocrab, the SDK of S3) send requests in their own way, and use the
-//! roots, the retries, the pauses and the encoding of this crate.
+//! The SDK of S3 sends requests in its own way, and uses the roots of this crate.
 //!
 //! **Invariant:** plain HTTP uses no proxy, and [`git::Url`] allows it on this machine only.
 //! **Invariant:** no client follows a redirect by itself. [`registry`] follows those that its rules allow,
@@ -26,11 +25,13 @@ mod retries;
 mod roots;
 mod token;
 
-pub use agent::{Settings, UNTRUSTED_HELP, agent, certificate_error, is_untrusted, run};
+pub use agent::{
+    Settings, UNTRUSTED_HELP, agent, agent_trusting, certificate_error, is_untrusted, run,
+};
 pub use body::{beginning, header, read};
 pub use demanded::{demanded_pause, retry_after, until_reset};
 pub use encode::{percent_encode, percent_encode_except};
 pub use redact::{redact, shown, without_secrets};
 pub use retries::{Cause, Limits, Outage, Retries};
-pub use roots::{RootsError, roots, roots_as_pem};
+pub use roots::{RootsError, authorities, authorities_of, roots, roots_as_pem};
 pub use token::{TokenError, sendable};

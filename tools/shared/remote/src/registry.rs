@@ -4,20 +4,24 @@
 
 mod challenge;
 mod digest;
+mod docker;
 mod error;
 mod login;
 mod origin;
 mod problem;
 mod reader;
 mod repository;
+mod request;
 mod said;
 
 pub use digest::{Descriptor, Digest, INDEX, MANIFEST};
+pub use docker::is_docker_hub;
 pub use error::{Cause, Error};
-pub use login::{Login, Standing};
+pub use login::{Login, Standing, default_user};
 pub use problem::Problem;
 pub use reader::{Found, Lookup};
-pub use repository::{Body, Registry, Repository, Request};
+pub use repository::{Registry, Repository};
+pub use request::{Body, Request};
 pub use said::error_code;
 
 #[cfg(test)]

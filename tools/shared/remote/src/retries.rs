@@ -4,7 +4,7 @@
 //! attempt ─ 250 ms ─ attempt ─ 500 ms ─ attempt ─ 1 s ─ … ─ last attempt at the end of the time
 //! ```
 
-use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Limits of one call.
@@ -47,7 +47,7 @@ impl Limits {
 /// Outage of one service, which all calls to the service share. So a run waits for it once, and not at
 /// every call.
 #[derive(Debug, Default)]
-pub struct Outage(Cell<Option<Failures>>);
+pub struct Outage(Mutex<Option<Failures>>);
 
 /// Failures in a row.
 #[derive(Clone, Copy, Debug)]
@@ -59,16 +59,17 @@ struct Failures {
 impl Outage {
     /// Records that the service has answered.
     pub fn end(&self) {
-        self.0.set(None);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Records a failure, and returns the time since the first failure in a row. A failure that comes
     /// more than `limit` after the last one begins a new outage, because nothing was sent in between.
     fn age(&self, limit: Duration) -> Duration {
         let now = Instant::now();
-        let known = self.0.get().filter(|known| now.duration_since(known.last) <= limit);
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = failures.filter(|known| now.duration_since(known.last) <= limit);
         let first = known.map_or(now, |known| known.first);
-        self.0.set(Some(Failures { first, last: now }));
+        *failures = Some(Failures { first, last: now });
         now.duration_since(first)
     }
 }
@@ -183,7 +184,7 @@ mod tests {
 
     fn outage(first: u64, last: u64) -> Outage {
         let before = |length| Instant::now().checked_sub(seconds(length)).expect("a time");
-        Outage(Cell::new(Some(Failures { first: before(first), last: before(last) })))
+        Outage(Mutex::new(Some(Failures { first: before(first), last: before(last) })))
     }
 
     #[test]

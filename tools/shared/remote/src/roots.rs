@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use data_encoding::BASE64;
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// Variables that name other authorities than the system's, as in OpenSSL
 /// (<https://docs.openssl.org/3.5/man3/SSL_CTX_load_verify_locations/>). Git, Nix, curl, kubectl and
@@ -65,6 +67,35 @@ pub fn roots_as_pem() -> Result<String, RootsError> {
     Ok(text)
 }
 
+/// Returns the certificates in `pem`, in DER.
+///
+/// # Errors
+///
+/// The text holds no certificate, or one that rustls cannot parse.
+pub fn authorities(pem: &str) -> Result<Vec<Vec<u8>>, String> {
+    let read = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let certificates = read.map_err(|error| format!("not PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("the text has no `-----BEGIN CERTIFICATE-----`".to_owned());
+    }
+    for certificate in &certificates {
+        let added = RootCertStore::empty().add(certificate.clone());
+        added.map_err(|error| format!("not a certificate of an authority: {error}"))?;
+    }
+    Ok(certificates.iter().map(|certificate| certificate.to_vec()).collect())
+}
+
+/// Returns the certificates of an optional text, in DER.
+///
+/// # Errors
+///
+/// See [`authorities`].
+pub fn authorities_of(pem: Option<&str>) -> Result<Vec<Vec<u8>>, String> {
+    let read = pem.map(authorities).transpose();
+    let read = read.map_err(|why| format!("the registry's `certificateAuthority`: {why}"))?;
+    Ok(read.unwrap_or_default())
+}
+
 fn load() -> Result<Vec<Vec<u8>>, RootsError> {
     let set = VARIABLES.iter().filter_map(|name| {
         let value = env::var_os(name).filter(|value| !value.is_empty())?;
@@ -91,6 +122,16 @@ fn load() -> Result<Vec<Vec<u8>>, RootsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_certificates_are_authorities() {
+        let pem = roots_as_pem().expect("authorities");
+        assert_eq!(authorities(&pem).expect("certificates"), roots().expect("authorities"));
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for wrong in ["", "hello", "/etc/ssl/ca.pem", broken] {
+            assert!(authorities(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn authorities_are_the_same_in_der_and_pem() {

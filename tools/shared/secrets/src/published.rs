@@ -35,7 +35,7 @@ const RECIPIENTS: [&str; 10] = [
 ];
 
 /// SHA-256 of each value in `secrets.yaml`: first of this repository, then of the template.
-const VALUES: [&str; 17] = [
+const VALUES: [&str; 18] = [
     "478587ffe95345eceb8fad15c37e5c4b147e434685f5177186167b773f5ce8a4", // root
     "50d22afadeceeee409bfe358f227f17b5d4de44034a4867f0621a6fa7f98d9a5", // github
     "1af4eb7b0afe53ae9f2625c061a2a9054affc91562d4375e0e1f0722bb63c01d", // ghcr
@@ -45,6 +45,7 @@ const VALUES: [&str; 17] = [
     "fa77d7bdb2ae64fbd28ade4f475e5c77621de81da3fa672f5b5e1699cf2b18d0", // s3Reader.accessKeyId
     "ed24bc0bb03d0e89e8bacafb1545ee4ed6a2b273f3db69199787632b32545179", // s3Reader.secretAccessKey
     "f5fd4c362f806c21326c2d4f3da668f86ac6c30b0664f79610cf007e04320ba3", // ghcrReader
+    "cd42e465955eaf3a8d6995f107b2b7e75a3e3ace306f6ba34571eac361a81915", // hetznerReader
     "81da52562d048d1d5f701cf6c0b775c4f818e4e4fc25c387caa91b962bf628cb", // root
     "8268f105f8d37634745e681e57d01336e59cdbe5fbca939e4821bdbb20185dd5", // github
     "65807af89138b9861f22ff52244a790d2e10111cc6d227cea7143efc3c7c1a45", // ghcr

@@ -2,6 +2,7 @@
 //! `gitea.rs` contain the differences between forges.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ::git::Url;
 use data_encoding::{BASE64, BASE64_NOPAD};
@@ -10,12 +11,13 @@ use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::Error;
 use crate::absence;
+use crate::clients::answer::Answer;
 use crate::clients::connection::{Forge, Remote, VARIABLES};
-use crate::clients::http::{Answer, Items};
+use crate::clients::http::Items;
 use crate::clients::{gitea, github};
-use crate::model::{Readable, Refusal, Rule, SeenKey, Settings};
-use crate::{Error, ownership};
+use crate::model::{Readable, Refusal, RepositorySlug, Rule, SeenKey, Settings};
 
 /// Reads a repository at a forge.
 pub(crate) struct Reader<'a>(pub(crate) &'a Remote);
@@ -52,32 +54,71 @@ const SECRETS: &str = "/actions/secrets";
 const KEYS: &str = "/keys";
 
 impl Reader<'_> {
-    /// Returns the repository, or `None` with a proof of its absence. `earlier` is the forge's
-    /// number of the repository from an earlier run.
-    pub(crate) fn repository(
+    /// Returns the repository under its declared name or one of its `former` names, or `None` with a
+    /// proof of its absence. `earlier` is the forge's number of the repository from an earlier run.
+    pub(crate) fn find(
         &self,
         earlier: Option<u64>,
+        former: &[RepositorySlug],
     ) -> Result<Option<ForgeRepository>, Error> {
+        self.0.set_present(None);
         let answer = self.0.client.get(&self.0.path(""))?;
-        if answer.status == 404 {
-            return match absence::prove(self.0, earlier)? {
-                Readable::Value(()) => Ok(None),
-                Readable::Denied(refusal) => Err(Error::Blocked(vec![refusal])),
-            };
+        if answer.status != 404 && !answer.is_moved() {
+            return self.read(answer).map(Some);
         }
-        if let Some(number) = answer.moved_number()
-            && [301, 307, 308].contains(&answer.status)
-        {
-            // Ask the forge itself, because a redirect must not decide where the token goes.
-            let now = self.0.client.get(&format!("/repositories/{number}"))?;
-            if let Some(name) = now.body["full_name"].as_str().filter(|_| now.status == 200) {
-                let place = self.0.place.to_string();
-                return Err(Error::Renamed { place, to: Some(name.to_owned()) });
+        let now = if answer.is_moved() { self.moved_to(&answer)? } else { None };
+        for place in former {
+            // A former name of another repository may redirect, so only a repository with this name counts.
+            if now.as_ref().is_some_and(|now| !now.eq_ignore_ascii_case(&place.to_string())) {
+                continue;
+            }
+            self.0.set_present(Some(place.clone()));
+            let answer = self.0.client.get(&self.0.path(""))?;
+            if answer.status == 200 {
+                return self.read(answer).map(Some);
             }
         }
-        let found = found(&answer.expect(&[200])?, self.0.forge)?;
+        self.0.set_present(None);
+        if answer.is_moved() {
+            let place = self.0.place.to_string();
+            return Err(match now {
+                Some(to) => Error::Renamed { place, to: Some(to) },
+                None => answer.expect(&[200]).err().unwrap_or(Error::Renamed { place, to: None }),
+            });
+        }
+        match absence::prove(self.0, earlier)? {
+            Readable::Value(()) => Ok(None),
+            Readable::Denied(refusal) => Err(Error::Blocked(vec![refusal])),
+        }
+    }
+
+    /// Returns the name of the repository to which a redirect of GitHub points. Asks the forge itself,
+    /// because a redirect must not decide where the token goes.
+    fn moved_to(&self, answer: &Answer) -> Result<Option<String>, Error> {
+        let Some(number) = answer.moved_number() else { return Ok(answer.moved_name()) };
+        let now = self.0.client.get(&format!("/repositories/{number}"))?;
+        let name = now.body["full_name"].as_str().filter(|_| now.status == 200);
+        Ok(name.map(str::to_owned))
+    }
+
+    /// Returns the repository under its present name, which exists.
+    fn present(&self) -> Result<ForgeRepository, Error> {
+        let answer = self.0.client.get(&self.0.path(""))?;
+        self.read(answer)
+    }
+
+    fn read(&self, answer: Answer) -> Result<ForgeRepository, Error> {
+        let mut found = found(&answer.expect(&[200])?, self.0.forge)?;
+        // GitHub reports the permissions of a user, and answers false to an installation of an App that may
+        // do everything (https://github.com/lindell/multi-gitter/issues/224).
+        if found.administrator == Some(false)
+            && self.0.forge == Forge::GitHub
+            && self.0.is_installation()?
+        {
+            found.administrator = None;
+        }
         self.0.endpoint.owns(&found.git)?; // the response must not decide where the token goes
-        Ok(Some(found))
+        Ok(found)
     }
 
     /// Returns the rules among `names`.
@@ -106,21 +147,17 @@ impl Reader<'_> {
         }))
     }
 
-    /// Returns the text of the ownership record, if it exists.
-    pub(crate) fn receipt(&self) -> Result<Readable<Option<String>>, Error> {
+    /// Returns the values of the Actions variables, by name; the ownership record is one of them.
+    pub(crate) fn variables(&self) -> Result<Readable<BTreeMap<String, String>>, Error> {
         let (list, value): (Items, _) = match self.0.forge {
             Forge::GitHub => (|body| body["variables"].as_array(), "value"),
             Forge::Gitea => (Value::as_array, "data"),
         };
         let variables = self.0.list(VARIABLES, list)?;
-        let variables = readable(variables, |variable| {
+        Ok(readable(variables, |variable| {
             let text = |name: &str| variable[name].as_str().map(str::to_owned);
             Some((text("name")?, text(value)?))
-        });
-        Ok(match variables {
-            Readable::Value(mut all) => Readable::Value(all.remove(ownership::VARIABLE)),
-            Readable::Denied(refusal) => Readable::Denied(refusal),
-        })
+        }))
     }
 
     /// Returns the deploy keys, by fingerprint.
@@ -188,9 +225,7 @@ impl<'a> Writer<'a> {
         branch: Option<&str>,
     ) -> Result<ForgeRepository, Error> {
         let Remote { client, place, forge, .. } = self.0;
-        let mine = self.0.me()?.eq_ignore_ascii_case(&place.owner);
-        let path =
-            if mine { "/user/repos".to_owned() } else { format!("/orgs/{}/repos", place.owner) };
+        let path = self.0.creation_path()?;
         let mut body =
             json!({ "name": place.name, "description": description, "private": private });
         if let (Forge::Gitea, Some(branch)) = (forge, branch) {
@@ -198,12 +233,37 @@ impl<'a> Writer<'a> {
         }
         client.write(&Method::POST, &path, Some(&body), &[201])?;
         client.has_created();
-        Reader(self.0).repository(None)?.ok_or_else(|| Error::Forbidden {
+        Reader(self.0).find(None, &[])?.ok_or_else(|| Error::Forbidden {
             method: Method::GET.to_string(),
             path: self.0.path(""),
             message: "the repository was created, but the token may not see it".to_owned(),
             accepted: None,
         })
+    }
+
+    /// Renames the repository, and returns it under its new name.
+    pub(crate) fn rename(&self, name: &str) -> Result<ForgeRepository, Error> {
+        self.patch([("name", name.into())])?;
+        let present = RepositorySlug { name: name.to_owned(), ..self.0.present() };
+        self.0.set_present(Some(present).filter(|present| *present != self.0.place));
+        Reader(self.0).present()
+    }
+
+    /// Transfers the repository to its declared owner, and returns it there. The forge works after its
+    /// response, and a user must accept the transfer.
+    pub(crate) fn transfer(&self) -> Result<ForgeRepository, Error> {
+        let place = &self.0.place;
+        let body = json!({ "new_owner": place.owner });
+        self.0.write(&Method::POST, "/transfer", Some(&body), &[201, 202])?;
+        let path = format!("/repos/{place}");
+        for seconds in [0, 1, 2, 4, 8, 15] {
+            documents::pause(Duration::from_secs(seconds))?;
+            if self.0.client.get(&path)?.status == 200 {
+                self.0.set_present(None);
+                return Reader(self.0).present();
+            }
+        }
+        Err(Error::TransferPending { place: place.to_string() })
     }
 
     pub(crate) fn change(&self, to: &Settings) -> Result<(), Error> {
@@ -288,9 +348,8 @@ impl<'a> Writer<'a> {
         self.0.write(&Method::DELETE, &below, None, &[204, 404]).map(drop)
     }
 
-    /// Writes the ownership record. `known` says whether to replace an existing one.
-    pub(crate) fn write_receipt(&self, text: &str, known: bool) -> Result<(), Error> {
-        let name = ownership::VARIABLE;
+    /// Writes an Actions variable. `known` says whether to replace an existing one.
+    pub(crate) fn write_variable(&self, name: &str, text: &str, known: bool) -> Result<(), Error> {
         let named = format!("{VARIABLES}/{name}");
         let whole = json!({ "name": name, "value": text });
         let (method, below, body) = match (self.0.forge, known) {
@@ -302,8 +361,8 @@ impl<'a> Writer<'a> {
         self.0.write(&method, below, Some(&body), &[200, 201, 204]).map(drop)
     }
 
-    pub(crate) fn forget(&self) -> Result<(), Error> {
-        let below = format!("{VARIABLES}/{}", ownership::VARIABLE);
+    pub(crate) fn remove_variable(&self, name: &str) -> Result<(), Error> {
+        let below = format!("{VARIABLES}/{name}");
         self.0.write(&Method::DELETE, &below, None, &[204, 404]).map(drop)
     }
 }

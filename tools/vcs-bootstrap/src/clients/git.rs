@@ -10,6 +10,7 @@ use documents::{Reason, WritePermit};
 use crate::Error;
 use crate::model::{Head, Readable, Refusal};
 use crate::refused::{self, Verdict};
+use crate::spec::Pattern;
 
 /// Largest size of a Git LFS pointer, in bytes.
 /// <https://github.com/git-lfs/git-lfs/blob/v3.7.0/docs/spec.md>: "less than 1024 bytes".
@@ -17,6 +18,10 @@ const POINTER_BYTES_MAX: &str = "1024";
 /// First bytes of a Git LFS pointer. Every client still reads the older name (same document).
 const POINTER_STARTS: [&[u8]; 2] =
     [b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"];
+/// Prefix of branches among the references.
+pub(crate) const HEADS: &str = "refs/heads/";
+/// Prefix of tags among the references.
+pub(crate) const TAGS: &str = "refs/tags/";
 /// Number of files that an error names.
 const FILES_NAMED_MAX: usize = 5;
 
@@ -61,26 +66,37 @@ pub(crate) fn commit(branch: &str) -> Result<String, Error> {
     Err(Error::NoHistory { what, help })
 }
 
-/// Compares the forge's branch with the local `commit`.
-pub(crate) fn head(
-    origin: &GitOrigin<'_>,
-    branch: &str,
-    commit: Option<&String>,
-) -> Result<Readable<Head>, Error> {
-    let there = match remote(origin, branch)? {
-        Readable::Denied(refusal) => return Ok(Readable::Denied(refusal)),
-        Readable::Value(None) => return Ok(Readable::Value(Head::Absent)),
-        Readable::Value(Some(there)) => there,
-    };
-    let Some(commit) = commit else { return Ok(Readable::Value(Head::Elsewhere(there))) };
+/// Returns the local tags of commits in the history of `commit`, with their objects. `patterns` selects
+/// tags by name; `None` selects all.
+pub(crate) fn tags(
+    commit: &str,
+    patterns: Option<&BTreeSet<Pattern>>,
+) -> Result<BTreeMap<String, String>, Error> {
+    let merged = format!("--merged={commit}");
+    let format = "--format=%(objectname) %(refname:strip=2)";
+    let listed = run(&["for-each-ref", &merged, format, "refs/tags"])?;
+    if !listed.success {
+        return Err(failed("for-each-ref", &listed));
+    }
+    let tags = listed.text.lines().filter_map(|line| line.split_once(' '));
+    let is_selected =
+        |name: &str| patterns.is_none_or(|all| all.iter().any(|pattern| pattern.matches(name)));
+    let tags = tags.filter(|(_, name)| is_selected(name));
+    Ok(tags.map(|(object, name)| (name.to_owned(), object.to_owned())).collect())
+}
+
+/// Compares the commit `there` of the forge's branch with the local `commit`.
+pub(crate) fn head(there: Option<&String>, commit: Option<&String>) -> Result<Head, Error> {
+    let Some(there) = there.cloned() else { return Ok(Head::Absent) };
+    let Some(commit) = commit else { return Ok(Head::Elsewhere(there)) };
     if there == *commit {
-        return Ok(Readable::Value(Head::Same));
+        return Ok(Head::Same);
     }
     let here = run(&["cat-file", "-e", &format!("{there}^{{commit}}")])?;
     let is_ancestor = |new: &str, old: &str| {
         run(&["merge-base", "--is-ancestor", old, new]).map(|answer| answer.success)
     };
-    Ok(Readable::Value(if !here.success {
+    Ok(if !here.success {
         Head::Elsewhere(there)
     } else if is_ancestor(commit, &there)? {
         Head::Behind(there)
@@ -88,7 +104,43 @@ pub(crate) fn head(
         Head::Ahead(there)
     } else {
         Head::Elsewhere(there)
-    }))
+    })
+}
+
+/// References of a forge.
+#[derive(Debug, Default)]
+pub(crate) struct References {
+    /// Commits of the branches that were asked for, by name.
+    pub(crate) branches: BTreeMap<String, String>,
+    /// Objects of all tags, by name.
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Whether the default branch exists, so that the repository is not empty.
+    pub(crate) has_head: bool,
+}
+
+/// Reads `branches`, all tags and the existence of the default branch from the forge.
+pub(crate) fn references(
+    origin: &GitOrigin<'_>,
+    branches: &[&str],
+) -> Result<Readable<References>, Error> {
+    let heads: Vec<_> = branches.iter().map(|branch| format!("{HEADS}{branch}")).collect();
+    let fixed = ["HEAD", "refs/tags/*"].into_iter();
+    let patterns: Vec<_> = heads.iter().map(String::as_str).chain(fixed).collect();
+    Ok(match list(origin, &patterns)? {
+        Readable::Denied(refusal) => Readable::Denied(refusal),
+        Readable::Value(text) => {
+            let mut seen = References::default();
+            for (object, name) in text.lines().filter_map(|line| line.split_once('\t')) {
+                // `^{}` is the commit of an annotated tag. A pattern also matches the end of a longer name.
+                let branch = name.strip_prefix(HEADS).filter(|branch| branches.contains(branch));
+                let tag = name.strip_prefix(TAGS).filter(|tag| !tag.ends_with("^{}"));
+                seen.has_head |= name == "HEAD";
+                seen.branches.extend(branch.map(|name| (name.to_owned(), object.to_owned())));
+                seen.tags.extend(tag.map(|name| (name.to_owned(), object.to_owned())));
+            }
+            Readable::Value(seen)
+        }
+    })
 }
 
 /// Returns the commit of the forge's branch, if the branch exists and the token may read it.
@@ -133,22 +185,25 @@ fn list(origin: &GitOrigin<'_>, patterns: &[&str]) -> Result<Readable<String>, E
     }
 }
 
-/// Moves the forge's branch forward to `commit`. A refusal is permanent because the same push would
-/// fail again.
+/// Moves the forge's branches and tags to `references`, each an object and the name of a reference: all of
+/// them or none, and never by force. A refusal is permanent because the same push would fail again.
 pub(crate) fn push(
     origin: &GitOrigin<'_>,
-    branch: &str,
-    commit: &str,
+    references: &[(String, String)],
     _: &WritePermit,
 ) -> Result<(), Error> {
-    let refspec = format!("{commit}:refs/heads/{branch}");
+    let refspecs: Vec<_> =
+        references.iter().map(|(object, name)| format!("{object}:{name}")).collect();
+    let refspecs: Vec<_> = refspecs.iter().map(String::as_str).collect();
     documents::check_interrupt()?;
-    let pushed = ::git::push(Path::new("."), origin, &refspec);
+    let pushed = ::git::push(Path::new("."), origin, &refspecs);
     let pushed = pushed.map_err(|error| not_run("push", error))?;
     if pushed.success {
         return Ok(());
     }
-    let (branch, message) = (branch.to_owned(), said(&pushed));
+    let names = references.iter().map(|(_, name)| name.strip_prefix(HEADS).unwrap_or(name));
+    let branch = names.take(FILES_NAMED_MAX).collect::<Vec<_>>().join(", ");
+    let message = said(&pushed);
     match refused::push(&pushed.text, &pushed.said) {
         Some(verdict) => Err(Error::PushRefused { branch, message, verdict }),
         None => Err(Error::GitFailed { command: "push".to_owned(), message }),

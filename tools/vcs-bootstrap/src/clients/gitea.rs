@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::clients::connection::Remote;
+use crate::clients::dialect::Dialect;
 use crate::model::{Readable, Rule};
 use crate::spec::{Line, PullRequest, Require};
 
@@ -43,12 +44,22 @@ pub(crate) fn rules(
         Ok(protections) => protections,
         Err(refusal) => return Ok(Readable::Denied(refusal)),
     };
-    let administrators = administrators(remote)?;
+    let (administrators, dialect) = (administrators(remote)?, remote.dialect()?);
     let with_name = |protection: &Value| {
-        Some((protection["rule_name"].as_str()?.to_owned(), rule(protection, &administrators)?))
+        let rule = rule(protection, &administrators, dialect)?;
+        Some((protection["rule_name"].as_str()?.to_owned(), rule))
     };
     let rules = protections.iter().filter_map(with_name);
     Ok(Readable::Value(rules.filter(|(name, _)| names.contains(name)).collect()))
+}
+
+/// Returns the field that forbids administrators to merge against a rule, where the forge has one.
+fn merge_field(dialect: Dialect) -> Option<&'static str> {
+    match dialect {
+        Dialect::Gitea => Some("block_admin_merge_override"),
+        Dialect::OldGitea => None,
+        Dialect::Forgejo => Some("apply_to_admins"),
+    }
 }
 
 /// Whether changes need a pull request because direct pushes are restricted.
@@ -56,7 +67,7 @@ fn is_by_pull_request(protection: &Value) -> bool {
     protection["enable_push"] != true || protection["enable_push_whitelist"] == true
 }
 
-fn rule(protection: &Value, administrators: &Administrators<'_>) -> Option<Rule> {
+fn rule(protection: &Value, administrators: &Administrators<'_>, dialect: Dialect) -> Option<Rule> {
     let flag = |name: &str| protection[name].as_bool().unwrap_or_default();
     let texts = |name: &str| {
         let texts = protection[name].as_array().into_iter().flatten();
@@ -79,10 +90,13 @@ fn rule(protection: &Value, administrators: &Administrators<'_>) -> Option<Rule>
         }
         also_exempt.extend(flag("push_whitelist_deploy_keys").then(|| "deploy keys".to_owned()));
     }
-    let may_merge = !flag("block_admin_merge_override");
+    // Administrators may always merge where no field forbids it.
+    let may_merge = !merge_field(dialect).is_some_and(flag);
     // Without a restriction on pushes, an exemption concerns only the checks of a merge.
     let exempt = if by_pull_request { may_push && may_merge } else { may_merge };
-    if by_pull_request && may_push != may_merge {
+    // An old Gitea always lets administrators merge, which the status reports once for the rule.
+    let is_old = dialect == Dialect::OldGitea;
+    if by_pull_request && may_push != may_merge && !is_old {
         let half = if may_push { "push" } else { "merge" };
         also_exempt.insert(format!("administrators when they {half}"));
     }
@@ -101,25 +115,36 @@ fn rule(protection: &Value, administrators: &Administrators<'_>) -> Option<Rule>
                 .filter_map(|context| Line::try_from(context).ok())
                 .collect(),
         },
-        administrators_too: Some(!exempt),
+        administrators_too: match (is_old, by_pull_request && may_push) {
+            (false, _) => Some(!exempt),
+            (true, may_push) => may_push.then_some(false),
+        },
         also_exempt,
         except: BTreeSet::new(),
         enforced: true,
         forbids_deletion: true,
+        // Forgejo has no such field, and never permits force pushes to a protected branch.
         forbids_force_push: !flag("enable_force_push"),
     })
 }
 
 /// Returns the fields that express `rule`. Undeclared fields are left out, so that Gitea keeps
 /// them: who may merge, whose approval counts, which files are protected, and so on.
-fn protection(rule: &Rule, before: &Value, administrators: &Administrators<'_>) -> Value {
+fn protection(
+    rule: &Rule,
+    before: &Value,
+    administrators: &Administrators<'_>,
+    dialect: Dialect,
+) -> Value {
     let Require { pull_request, signed_commits, linear_history: _, status_checks } = &rule.require;
     let exempt = rule.administrators_too == Some(false);
-    let mut body = json!({
-        "enable_force_push": false,
-        "require_signed_commits": signed_commits,
-        "block_admin_merge_override": !exempt,
-    });
+    let mut body = json!({ "require_signed_commits": signed_commits });
+    if let Some(field) = merge_field(dialect) {
+        body[field] = json!(!exempt);
+    }
+    if dialect != Dialect::Forgejo {
+        body["enable_force_push"] = json!(false);
+    }
     if let Some(PullRequest { approvals }) = pull_request {
         body["required_approvals"] = json!(approvals);
         body["enable_push"] = json!(exempt);
@@ -152,7 +177,8 @@ pub(crate) fn put_rule(remote: &Remote, name: &str, rule: &Rule) -> Result<(), E
     let there = there.map_err(|refusal| Error::Blocked(vec![refusal]))?;
     let before = there.iter().find(|protection| protection["rule_name"] == name);
     let nothing = Value::Null;
-    let mut body = protection(rule, before.unwrap_or(&nothing), &administrators(remote)?);
+    let (administrators, dialect) = (administrators(remote)?, remote.dialect()?);
+    let mut body = protection(rule, before.unwrap_or(&nothing), &administrators, dialect);
     if before.is_some() {
         return remote.write(&Method::PATCH, &below(name), Some(&body), &[200]).map(drop);
     }
@@ -233,7 +259,10 @@ mod tests {
             "dismiss_stale_approvals",
             "protected_file_patterns",
         ];
-        for administrators in &all {
+        let dialects = [Dialect::Gitea, Dialect::OldGitea, Dialect::Forgejo];
+        for (administrators, dialect) in
+            all.iter().flat_map(|all| dialects.map(|dialect| (all, dialect)))
+        {
             for before in [
                 theirs.clone(),
                 json!({"rule_name": "main", "enable_push": true, "required_approvals": 2}),
@@ -242,10 +271,20 @@ mod tests {
                 for pull_request in [None, Some(0), Some(2)] {
                     for checks in [&[][..], &["test"]] {
                         for exempt in [false, true] {
-                            let desired = declared(pull_request, checks, exempt);
-                            let body = protection(&desired, &before, administrators);
+                            let mut desired = declared(pull_request, checks, exempt);
+                            if dialect == Dialect::OldGitea && !exempt {
+                                desired.administrators_too = None; // as desired.rs declares it
+                            }
+                            // Forgejo's response has no other fields than its description.
+                            let mut before = before.clone();
+                            if let (Dialect::Forgejo, Some(fields)) =
+                                (dialect, before.as_object_mut())
+                            {
+                                fields.remove("enable_force_push");
+                            }
+                            let body = protection(&desired, &before, administrators, dialect);
                             let after = patched(&before, &body);
-                            let seen = rule(&after, administrators).expect("a rule");
+                            let seen = rule(&after, administrators, dialect).expect("a rule");
                             assert!(desired.is_met_by(&seen), "{desired:?} {after}");
                             assert!(kept.iter().all(|name| before[*name] == after[*name]));
                             if checks.is_empty() {
@@ -261,7 +300,7 @@ mod tests {
                 }
             }
         }
-        let seen = rule(&theirs, &all[0]).expect("a rule");
+        let seen = rule(&theirs, &all[0], Dialect::Gitea).expect("a rule");
         let named: Vec<_> = seen.also_exempt.iter().map(String::as_str).collect();
         assert_eq!(
             named,

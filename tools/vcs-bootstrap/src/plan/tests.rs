@@ -1,160 +1,16 @@
 //! Laws of `plan` and `plan_destroy`, checked over every small world.
 
 use super::*;
-use crate::model::{DeployKey, Rule, SeenKey};
+use crate::model::{DeployKey, RepositorySlug, Rule, SeenKey};
 use crate::spec::{PullRequest, Require};
 
 mod guards;
+mod worlds;
+
+use worlds::{declarations, key, named, rule, set, worlds};
 
 /// Time at which steps write secrets in these worlds.
 const NOW: &str = "now";
-
-fn set<const N: usize>(items: [&str; N]) -> BTreeSet<String> {
-    items.into_iter().map(str::to_owned).collect()
-}
-
-fn rule(approvals: u8) -> Rule {
-    Rule {
-        branches: set(["main"]),
-        require: Require { pull_request: Some(PullRequest { approvals }), ..Require::default() },
-        administrators_too: Some(true),
-        also_exempt: set([]),
-        except: set([]),
-        enforced: true,
-        forbids_deletion: true,
-        forbids_force_push: true,
-    }
-}
-
-fn key(id: u64, read_only: bool) -> SeenKey {
-    SeenKey { id, title: "flux".to_owned(), read_only }
-}
-
-fn named<T>(items: impl IntoIterator<Item = (&'static str, T)>) -> BTreeMap<String, T> {
-    items.into_iter().map(|(name, item)| (name.to_owned(), item)).collect()
-}
-
-fn declarations() -> Vec<Desired> {
-    let minimal = Desired {
-        settings: Settings::default(),
-        topics: None,
-        history: None,
-        rules: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        deploy_keys: BTreeMap::new(),
-        allow_publish: false,
-        on_destroy: OnDestroy::Archive,
-    };
-    let history = |push| {
-        Some(Pushed { push, branch: "main".to_owned(), commit: Readable::Value("c2".to_owned()) })
-    };
-    let full = Desired {
-        settings: Settings {
-            description: Some("ours".to_owned()),
-            private: Some(true),
-            wiki: Some(false),
-            ..Settings::default()
-        },
-        topics: Some((Mode::Authoritative, set(["a"]))),
-        history: history(Push::FastForward),
-        rules: named([("main", rule(1))]),
-        secrets: named([("S", "mac".to_owned())]),
-        deploy_keys: named([("f", DeployKey { title: "flux".to_owned(), key: "k".to_owned() })]),
-        allow_publish: false,
-        on_destroy: OnDestroy::Archive,
-    };
-    vec![
-        Desired { on_destroy: OnDestroy::Delete, ..full.clone() },
-        Desired {
-            topics: Some((Mode::Additive, set(["a"]))),
-            history: history(Push::OnCreate),
-            ..full.clone()
-        },
-        full,
-        minimal,
-    ]
-}
-
-/// Returns no repository, and a repository for every combination of the states of its parts.
-fn worlds() -> Vec<ActualState> {
-    let plain = |description: &str| Settings {
-        description: Some(description.to_owned()),
-        homepage: Some(String::new()),
-        private: Some(true),
-        issues: Some(true),
-        wiki: Some(description != "ours"),
-        projects: Some(true),
-    };
-    let behind = Head::Behind("c1".to_owned());
-    let recorded =
-        |mac: &str| named([("S", Recorded { mac: mac.to_owned(), updated_at: Some("t".into()) })]);
-    let rules = [
-        (named([]), set([])),
-        (named([("main", rule(1))]), set(["main"])),
-        (named([("main", rule(2)), ("old", rule(0))]), set(["old"])),
-        (named([("main", rule(1)), ("theirs", rule(3))]), set([])),
-    ];
-    let time = |text: &str| Some(text.to_owned());
-    let secrets = [
-        (named([]), named([])),
-        (named([("S", time("t"))]), recorded("mac")),
-        (named([("S", time("later")), ("THEIRS", time("t"))]), recorded("mac")),
-        (named([("S", time("t"))]), recorded("old")),
-        (named([("S", None)]), named([])),
-    ];
-    let keys = [
-        (named([]), set([])),
-        (named([("f", key(1, true)), ("theirs", key(2, false))]), set(["f"])),
-        (named([("f", key(1, false)), ("old", key(3, true))]), set(["old"])),
-    ];
-    let mut worlds = vec![None];
-    for (marked, made, archived) in [
-        (false, true, false),  // created, then interrupted
-        (false, false, false), // created by others
-        (true, true, false),
-        (true, true, true), // destroyed
-        (true, false, false),
-    ] {
-        for (description, topics) in [("ours", set(["a"])), ("theirs", set(["b"]))] {
-            for head in [Head::Absent, Head::Same, behind.clone()] {
-                for (rules, our_rules) in &rules {
-                    for (secrets, recorded) in &secrets {
-                        for (keys, our_keys) in &keys {
-                            let receipt = OwnershipRecord {
-                                made,
-                                archived,
-                                rules: our_rules.clone(),
-                                deploy_keys: our_keys.clone(),
-                                secrets: recorded.clone(),
-                            };
-                            let mark =
-                                if marked { Ownership::Ours(receipt) } else { Ownership::None };
-                            worlds.push(Some(Present {
-                                id: 7,
-                                administrator: Some(true),
-                                archived,
-                                just_created: made && !marked,
-                                settings: plain(if made && !marked {
-                                    "newborn"
-                                } else {
-                                    description
-                                }),
-                                topics: topics.clone(),
-                                default_branch: "main".to_owned(),
-                                head: Readable::Value(head.clone()),
-                                mark: Readable::Value(mark),
-                                rules: Readable::Value(rules.clone()),
-                                secrets: Readable::Value(secrets.clone()),
-                                deploy_keys: Readable::Value(keys.clone()),
-                            }));
-                        }
-                    }
-                }
-            }
-        }
-    }
-    worlds
-}
 
 fn list<T>(section: &mut Readable<BTreeMap<String, T>>) -> &mut BTreeMap<String, T> {
     match section {
@@ -208,15 +64,23 @@ fn after(step: &Step, actual: ActualState) -> ActualState {
                 projects: to.projects.or(old.projects),
             };
         }
-        Step::Push { .. } => {
+        Step::Rename { to, .. } => repository.place.name = to,
+        Step::Transfer { to, .. } => repository.place.owner = to,
+        Step::Push { tags, .. } => {
             repository.head = Readable::Value(Head::Same);
             repository.default_branch = "main".to_owned();
+            repository.tags.extend(tags);
         }
+        Step::PushTags { tags } => repository.tags.extend(tags),
         Step::ChangeDefaultBranch { to, .. } => repository.default_branch = to,
         Step::SetTopics { to, .. } => repository.topics = to,
         Step::WriteSecret { name, .. } => {
             list(&mut repository.secrets).insert(name, Some(NOW.to_owned()));
         }
+        Step::WriteVariable { name, from, to } => {
+            assert_eq!(repository.variables.insert(name, to), from);
+        }
+        Step::RemoveVariable { name } => drop(repository.variables.remove(&name)),
         Step::RemoveSecret { name } => drop(list(&mut repository.secrets).remove(&name)),
         Step::AddDeployKey { fingerprint, .. } => {
             assert!(list(&mut repository.deploy_keys).insert(fingerprint, key(9, true)).is_none());
@@ -267,6 +131,10 @@ fn plan_reaches_the_declared_state_and_is_then_empty() {
             assert!(after.secrets.value().expect("known").contains_key(name), "as declared");
             assert_eq!(receipt(&actual).expect("a receipt").secrets[name].mac, *mac, "as declared");
         }
+        assert_eq!(after.place, desired.place, "as declared");
+        for (name, value) in &desired.variables {
+            assert_eq!(after.variables.get(name), Some(value), "as declared");
+        }
         for fingerprint in desired.deploy_keys.keys() {
             assert!(
                 after.deploy_keys.value().expect("known")[fingerprint].read_only,
@@ -275,6 +143,7 @@ fn plan_reaches_the_declared_state_and_is_then_empty() {
         }
         if desired.history.as_ref().is_some_and(|history| history.push == Push::FastForward) {
             assert_eq!(after.head, Readable::Value(Head::Same), "as declared");
+            assert!(after.tags.contains_key("v1"), "as declared");
         }
         assert_eq!(
             plan(desired, &actual),
@@ -311,6 +180,11 @@ fn plan_leaves_undeclared_resources_unchanged() {
         let actual = take(&plan(desired, before).steps, before);
         let is = actual.as_ref().expect("the repository");
         let ours = receipt(before).unwrap_or_default();
+        for (name, value) in &was.variables {
+            if !desired.variables.contains_key(name) && !ours.variables.contains(name) {
+                assert_eq!(is.variables.get(name), Some(value));
+            }
+        }
         for (name, rule) in was.rules.value().expect("known") {
             if !desired.rules.contains_key(name) && !ours.rules.contains(name) {
                 assert_eq!(is.rules.value().expect("known").get(name), Some(rule));
@@ -387,6 +261,10 @@ fn plan_destroy_removes_only_what_the_program_created_and_is_then_empty() {
             return; // an archived repository accepts no changes
         }
         let ours = ours.unwrap_or_default();
+        assert!(ours.variables.iter().all(|name| !is.variables.contains_key(name)), "removed");
+        let left = |name: &&String| !ours.variables.contains(*name);
+        let kept = was.variables.keys().filter(left);
+        assert!(kept.into_iter().all(|name| is.variables.contains_key(name)));
         let secrets = is.secrets.value().expect("known");
         assert!(ours.secrets.keys().all(|name| !secrets.contains_key(name)), "removed");
         let keys = is.deploy_keys.value().expect("known");
@@ -434,6 +312,11 @@ fn interrupted_destroy_reaches_the_same_state() {
 fn destroyed_repository_can_be_applied_again() {
     for_all(|desired, before| {
         let gone = take(&plan_destroy(desired, before).steps, before);
+        // Without the record, a former name proves nothing any more.
+        let is_forgotten = receipt(&gone).is_none();
+        if is_forgotten && gone.as_ref().is_some_and(|gone| gone.place != desired.place) {
+            return;
+        }
         let back = take(&plan(desired, &gone).steps, &gone);
         assert_eq!(plan(desired, &back), Plan::default());
     });

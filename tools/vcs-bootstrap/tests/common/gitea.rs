@@ -54,6 +54,7 @@ impl Gitea {
         Ok(forge)
     }
 
+    #[allow(dead_code, reason = "not every test that has this module needs all of it")]
     pub(crate) fn token_of(&self, user: &str) -> Test<String> {
         token(&self.folder.path().join("gitea"), user)
     }

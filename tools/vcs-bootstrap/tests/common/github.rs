@@ -1,8 +1,7 @@
 //! A mock of the part of GitHub's API that the program uses, because GitHub cannot run here.
 //!
-//! Requests are compared with GitHub's own description of its API (`github-openapi.json`).
-//! Responses are the description's examples with the values of this mock. The history is real: `git
-//! http-backend` serves it. Behaviour beyond the description is not covered.
+//! Requests are compared with GitHub's own description of its API (`github-openapi.json`). Responses are the
+//! description's examples with the values of this mock. `git http-backend` serves the history.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testing::http::{Request, Response, listen_to_requests};
 
+use crate::apps::{self, Apps};
 use crate::http::{self, Answer, TOKEN, page};
 use crate::openapi::{OpenApi, overlay};
 
@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) hides: u32,
     /// Number of requests that answer with a rate limit.
     pub(crate) limits: u32,
+    /// Number of requests that answer 502.
+    pub(crate) fails: u32,
     /// Index of the write that takes effect and answers 502.
     pub(crate) loses: Option<usize>,
     /// Whether the public key for secrets changes between reading and using it.
@@ -57,7 +59,7 @@ pub(crate) struct State {
     pub(crate) git_refuses: Option<(&'static str, u16, String)>,
     /// URL of the next page that each list names.
     pub(crate) next: String,
-    /// Host of the clone URL, instead of the correct one.
+    /// Scheme and host of the clone URL, instead of the correct one.
     pub(crate) clone_host: Option<String>,
     /// Items of `issues`, `pulls` and `releases`.
     pub(crate) lists: BTreeMap<&'static str, Vec<Value>>,
@@ -65,6 +67,10 @@ pub(crate) struct State {
     pub(crate) races: bool,
     /// Former names of the repository.
     pub(crate) previously: Vec<String>,
+    /// Tokens that the forge accepts.
+    pub(crate) tokens: Vec<String>,
+    /// Accounts and Apps.
+    pub(crate) apps: Apps,
     /// First line and `Authorization` header of every request.
     pub(crate) seen: Vec<(String, Option<String>)>,
     /// Requests that differ from GitHub's description.
@@ -92,6 +98,7 @@ impl GitHub {
             writes: Vec::new(),
             hides: 0,
             limits: 0,
+            fails: 0,
             loses: None,
             rotates: false,
             gates_rules: false,
@@ -106,6 +113,8 @@ impl GitHub {
             lists: BTreeMap::new(),
             races: false,
             previously: Vec::new(),
+            tokens: vec![TOKEN.to_owned()],
+            apps: Apps::default(),
             seen: Vec::new(),
             wrong: Vec::new(),
             secret_key: (SecretKey::generate(&mut OsRng), 1),
@@ -118,9 +127,9 @@ impl GitHub {
             let line = format!("{} {}?{}", request.method, request.path, request.query);
             state.seen.push((line, request.headers.get("authorization").cloned()));
             if request.path.contains(".git/") {
-                let refuses = state.git_refuses.clone();
+                let (refuses, tokens) = (state.git_refuses.clone(), state.tokens.clone());
                 drop(state);
-                stream.write_all(&http::git(request, &folder, refuses)?)?;
+                stream.write_all(&http::git(request, &folder, &tokens, refuses)?)?;
                 return Ok(false);
             }
             let address = stream.local_addr()?;
@@ -215,10 +224,12 @@ impl State {
         folder: &std::path::Path,
     ) -> Answer {
         let plain = |status, body| (status, body, Vec::new());
-        if request.headers.get("authorization").map(String::as_str)
-            != Some(&format!("Bearer {TOKEN}"))
-        {
-            return plain(401, json!({"message": "Bad credentials"}));
+        if let Some(rejection) = self.rejection(request) {
+            return rejection;
+        }
+        if self.fails > 0 {
+            self.fails -= 1;
+            return plain(502, json!("<html>Unicorn</html>"));
         }
         if self.limits > 0 {
             self.limits -= 1;
@@ -276,6 +287,9 @@ impl State {
         let last = request.path.rsplit('/').next().unwrap_or_default().to_owned();
         let number = last.parse().unwrap_or_default();
         let with = |example: &Value, ours: &Value| overlay(example, ours);
+        if let Some(answer) = self.act_on_accounts(request, operation, openapi) {
+            return answer;
+        }
         match operation {
             "GET /user" => {
                 let count = usize::from(self.repository.is_some()) + self.unseen;
@@ -318,8 +332,9 @@ impl State {
             return missing();
         }
         let Some(repository) = &mut self.repository else { return missing() };
-        let name = request.path.split('/').nth(3).unwrap_or_default();
-        if repository["name"] != name {
+        let mut parts = request.path.split('/').skip(2);
+        let (owner, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        if repository["full_name"] != format!("{owner}/{name}") {
             if !self.previously.iter().any(|old| old == name) {
                 return missing();
             }
@@ -328,14 +343,21 @@ impl State {
             return (301, body, vec![("Location", url)]);
         }
         if let Some(host) = &self.clone_host {
-            repository["clone_url"] = format!("http://{host}/owner/{name}.git").into();
+            repository["clone_url"] = format!("{host}/owner/{name}.git").into();
         }
         let archived = repository["archived"] == true;
         if archived && request.method != "GET" && operation.contains("{repo}/") {
             return plain(403, json!({"message": "Repository was archived so is read-only."}));
         }
         match operation {
-            "GET /repos/{owner}/{repo}" => plain(200, repository.clone()),
+            "GET /repos/{owner}/{repo}" => {
+                let mut repository = repository.clone();
+                if self.apps.installation {
+                    repository["permissions"] =
+                        json!({"admin": false, "push": false, "pull": false});
+                }
+                plain(200, repository)
+            }
             "GET /repos/{owner}/{repo}/issues"
             | "GET /repos/{owner}/{repo}/pulls"
             | "GET /repos/{owner}/{repo}/releases" => {
@@ -346,9 +368,11 @@ impl State {
                 let items = self.lists.get(&*last).cloned().unwrap_or_default();
                 page(request, &self.next, &items, |items| json!(items))
             }
-            "PATCH /repos/{owner}/{repo}" => {
+            "PATCH /repos/{owner}/{repo}" | "POST /repos/{owner}/{repo}/transfer" => {
                 *repository = overlay(repository, body);
-                plain(200, repository.clone())
+                let owner = body["new_owner"].as_str().unwrap_or(owner);
+                self.previously.extend(apps::moved(repository, owner, address, folder));
+                plain(if request.method == "POST" { 202 } else { 200 }, repository.clone())
             }
             "DELETE /repos/{owner}/{repo}" => {
                 self.repository = None;

@@ -12,21 +12,30 @@ use testing::http::{Request, Response};
 pub(crate) const TOKEN: &str = "github_pat_example";
 
 /// Status, body and additional headers.
+#[allow(dead_code, reason = "not every test that has this module needs all of it")]
 pub(crate) type Answer = (u16, Value, Vec<(&'static str, String)>);
 
 /// Serves git's own HTTP backend. Demands the token as GitHub does.
 pub(crate) fn git(
     request: &Request,
     folder: &Path,
+    tokens: &[String],
     refuses: Option<(&str, u16, String)>,
 ) -> io::Result<Vec<u8>> {
-    let basic = format!("Basic {}", BASE64.encode(format!("x-access-token:{TOKEN}").as_bytes()));
-    if request.header("authorization") != basic {
+    let basic = |token: &String| {
+        format!("Basic {}", BASE64.encode(format!("x-access-token:{token}").as_bytes()))
+    };
+    if !tokens.iter().any(|token| request.header("authorization") == basic(token)) {
         return whole(&Response::new(401, "").with("WWW-Authenticate", "Basic realm=\"GitHub\""));
     }
     if let Some((_, status, text)) =
         refuses.filter(|(service, ..)| request.target.contains(service))
     {
+        if status == 200 {
+            let response = Response::new(200, text);
+            let kind = "application/x-git-receive-pack-result";
+            return whole(&response.with("Content-Type", kind));
+        }
         let location = if (300..400).contains(&status) { text.clone() } else { String::new() };
         let response = Response::new(status, text).with("Content-Type", "text/plain");
         return whole(&response.with("Location", location));
@@ -44,6 +53,7 @@ pub(crate) fn whole(response: &Response) -> io::Result<Vec<u8>> {
 }
 
 /// Returns one page of a list, with a link to the next page.
+#[allow(dead_code, reason = "not every test that has this module needs all of it")]
 pub(crate) fn page(
     request: &Request,
     next: &str,

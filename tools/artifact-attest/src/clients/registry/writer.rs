@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use ::remote::registry::{Body, Error as ClientError, Registry, Repository, Request};
-use ::remote::{Retries, shown};
+use ::remote::registry::{Body, Error as ClientError, Problem, Repository, Request};
+use ::remote::shown;
 use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode};
 
 use crate::Error;
-use crate::clients::registry::{Reader, digests};
-use crate::oci::{Blob, Content, Descriptor, Digest, INDEX};
+use crate::bundle::{Public, Signing};
+use crate::clients::registry::upload::upload;
+use crate::clients::registry::{Reader, Referrers, digests};
+use crate::legacy::{self, Signatures};
+use crate::oci::{Blob, Digest, IMAGE_CONFIG, INDEX, MANIFEST};
 
 /// Pause before a list that a registry maintains is read again, because some registries update it late.
 const LISTING_PAUSE: Duration = Duration::from_millis(500);
@@ -19,8 +22,7 @@ const LISTINGS_MAX: usize = 6;
 
 /// Actions of a token that uploads.
 pub(crate) const PUSH: &str = "pull,push";
-/// Actions of a token that uploads and deletes. Separate because some registries do not know
-/// `delete` (quay.io answers 400).
+/// Actions of a token that uploads and deletes, for `destroy` alone.
 pub(crate) const DELETE: &str = "pull,push,delete";
 
 #[derive(Debug)]
@@ -40,8 +42,7 @@ pub(crate) enum Pushed {
 ///
 /// Starts an upload and cancels it, so the repository's content stays the same. That is why an
 /// observation may call this without a [`WritePermit`].
-pub(crate) fn may_write(registry: &Registry, repository: &str) -> Result<bool, Error> {
-    let repository = registry.repository(repository, DELETE);
+pub(crate) fn may_write(repository: &Repository) -> Result<bool, Error> {
     let begin = repository.at("blobs/uploads/");
     let answer = match repository.send(&Request::new(&Method::POST, &begin)) {
         Err(ClientError::Denied { .. }) => return Ok(false),
@@ -59,48 +60,27 @@ pub(crate) fn may_write(registry: &Registry, repository: &str) -> Result<bool, E
     Ok(true)
 }
 
+/// Whether a list shows `pushed` and none of `gone`.
+fn is_listed(list: &Referrers, pushed: &[Value], gone: &[Digest]) -> bool {
+    let all = digests(&list.entries);
+    list.is_readable
+        && digests(pushed).iter().all(|digest| all.contains(digest))
+        && !gone.iter().any(|digest| all.contains(digest))
+}
+
 impl Writer {
-    /// Creates a writer whose tokens permit `actions`: [`PUSH`] or [`DELETE`].
-    pub(crate) fn new(
-        registry: &Registry,
-        repository: &str,
-        actions: &'static str,
-        _: &WritePermit,
-    ) -> Self {
-        let reader = Reader::new(registry, repository);
-        Self { repository: registry.repository(repository, actions), reader }
+    /// Creates a writer whose tokens permit the actions of `reader`'s repository.
+    pub(crate) fn new(reader: Reader, repository: &Repository, _: &WritePermit) -> Self {
+        Self { repository: repository.clone(), reader }
     }
 
-    /// Uploads `blob` unless the repository has it. An interrupted upload starts again.
+    /// Uploads `blob` unless the repository has it.
     pub(crate) fn push(&self, blob: &Blob) -> Result<Pushed, Error> {
         if self.reader.has(&blob.descriptor.digest)? {
             return Ok(Pushed::There);
         }
-        self.repository.again(|retries| self.upload(blob, retries))?;
+        upload(&self.repository, blob)?;
         Ok(Pushed::Sent)
-    }
-
-    fn upload(&self, blob: &Blob, retries: &Retries<'_>) -> Result<(), ClientError> {
-        let Descriptor { digest, size, .. } = &blob.descriptor;
-        let begin = self.repository.at("blobs/uploads/");
-        let request = Request::new(&Method::POST, &begin);
-        let mut answer = self.repository.attempt(&request, retries)?;
-        if answer.status() != StatusCode::ACCEPTED {
-            return Err(self.repository.refused(&Method::POST, &begin, &mut answer));
-        }
-        let to = self.repository.location(&answer, &begin)?;
-        let join = if to.contains('?') { '&' } else { '?' };
-        let to = format!("{to}{join}digest={digest}");
-        let body = match &blob.content {
-            Content::Bytes(bytes) => Body::Bytes(bytes, "application/octet-stream"),
-            Content::File(file) => Body::File(file, *size),
-        };
-        let request = Request::new(&Method::PUT, &to).with(body);
-        let mut answer = self.repository.attempt(&request, retries)?;
-        match answer.status() {
-            StatusCode::CREATED => Ok(()),
-            _ => Err(self.repository.refused(&Method::PUT, &to, &mut answer)),
-        }
     }
 
     /// Uploads a manifest under a tag or its digest.
@@ -117,29 +97,49 @@ impl Writer {
     /// Adds `pushed` (descriptors of an index) to the list of referrers of `subject`, and removes
     /// `gone`.
     ///
-    /// A registry with the referrers API maintains that list itself. Otherwise this writes the
-    /// index under the fallback tag: read, merge, write, read again. No measured registry compares
-    /// before it swaps, so a concurrent writer may still undo this write. The next observation
-    /// shows that, and `apply` repairs it.
+    /// A registry with the referrers API maintains that list itself. If its list does not show what was
+    /// pushed, or without the API, this writes the index under the fallback tag.
     pub(crate) fn list(
         &self,
         subject: &Digest,
         pushed: &[Value],
         gone: &[Digest],
     ) -> Result<(), Error> {
-        let listed = |all: &[Value]| {
-            let all = digests(all);
-            digests(pushed).iter().all(|digest| all.contains(digest))
-                && !gone.iter().any(|digest| all.contains(digest))
-        };
         for _ in 0..LISTINGS_MAX {
             let there = self.reader.referrers(subject)?;
-            if there.is_readable && listed(&there.entries) {
-                return Ok(());
+            if !there.native {
+                return self.list_under_tag(subject, pushed, gone);
             }
-            if there.native {
-                documents::pause(LISTING_PAUSE)?;
-                continue;
+            if is_listed(&there, pushed, gone) {
+                // The list of an earlier run may remain under the tag.
+                let is_removal = !gone.is_empty();
+                return if is_removal { self.list_under_tag(subject, &[], gone) } else { Ok(()) };
+            }
+            documents::pause(LISTING_PAUSE)?;
+        }
+        if pushed.is_empty() {
+            return Err(Error::Unlisted { subject: subject.to_string() });
+        }
+        documents::detail(
+            "-",
+            "the registry's own list lacks what was pushed: writing the fallback tag",
+        );
+        self.list_under_tag(subject, pushed, gone)
+    }
+
+    /// Writes the list under the fallback tag: read, merge, write, read again. No measured registry compares
+    /// before it swaps, so a concurrent writer may still undo this write. The next observation
+    /// shows that, and `apply` repairs it.
+    fn list_under_tag(
+        &self,
+        subject: &Digest,
+        pushed: &[Value],
+        gone: &[Digest],
+    ) -> Result<(), Error> {
+        for _ in 0..LISTINGS_MAX {
+            let there = self.reader.fallback(subject)?;
+            if is_listed(&there, pushed, gone) {
+                return Ok(());
             }
             let mut entries = Vec::new();
             for entry in there.entries {
@@ -166,6 +166,57 @@ impl Writer {
             self.put(&tag, INDEX, &crate::json::bytes(&index))?;
         }
         Err(Error::Unlisted { subject: subject.to_string() })
+    }
+
+    /// Adds the signature of `payload` under the tag that older verifiers read. Signatures of others stay.
+    pub(crate) fn sign(
+        &self,
+        subject: &Digest,
+        payload: &[u8],
+        signing: &Signing,
+    ) -> Result<(), Error> {
+        let tag = legacy::tag(subject);
+        let mut signatures = match self.reader.manifest(&tag)? {
+            None => Signatures::default(),
+            Some(found) => Signatures::read(&found.bytes).ok_or_else(|| {
+                let expected = "a manifest of signatures, and is not overwritten";
+                let url = self.repository.at(&format!("manifests/{tag}"));
+                ClientError::invalid_response(&url, Problem::NotOci { expected })
+            })?,
+        };
+        if signatures.has(payload, &[&signing.public]) {
+            return Ok(());
+        }
+        signatures.add(payload, signing);
+        self.push(&Blob::new(legacy::PAYLOAD, payload.to_vec()))?;
+        self.put_signatures(subject, &signatures)
+    }
+
+    fn put_signatures(&self, subject: &Digest, signatures: &Signatures) -> Result<(), Error> {
+        let (config, manifest) = signatures.bytes();
+        self.push(&Blob::new(IMAGE_CONFIG, config))?;
+        self.put(&legacy::tag(subject), MANIFEST, &manifest)
+    }
+
+    /// Removes the signatures of `payload` by `keys`, and the tag when no other signature is left.
+    pub(crate) fn unsign(
+        &self,
+        subject: &Digest,
+        payload: &[u8],
+        keys: &[&Public],
+    ) -> Result<(), Error> {
+        let Some(mut signatures) = self.reader.signatures(subject)? else { return Ok(()) };
+        if !signatures.has(payload, keys) {
+            return Ok(());
+        }
+        signatures.remove(payload, keys);
+        if !signatures.is_empty() {
+            return self.put_signatures(subject, &signatures);
+        }
+        let tag = legacy::tag(subject);
+        let Some(found) = self.reader.manifest(&tag)? else { return Ok(()) };
+        self.delete_tag(&tag, &found.digest)?;
+        self.delete(&found.digest)
     }
 
     /// Removes a manifest, if it exists.

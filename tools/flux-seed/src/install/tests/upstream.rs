@@ -65,7 +65,8 @@ const NODE_SELECTOR: &str = "---
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: all}
-spec: {template: {spec: {nodeSelector: {kubernetes.io/os: linux}, imagePullSecrets: [{name: pull}]}}}
+spec: {template: {spec: {nodeSelector: {kubernetes.io/os: linux}, imagePullSecrets: [{name: pull}],
+  tolerations: [{key: node.cloudprovider.kubernetes.io/uninitialized, operator: Exists}]}}}
 ";
 
 const LABELS: &str = r#"---

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use documents::{Diagnostic as _, Reason};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::list;
@@ -229,8 +229,18 @@ fn write_that_found_no_connection_is_sent_once_the_server_is_back() {
     assert_eq!(server.requests(), [created]);
 }
 
+// hazard: The dry run of a deletion deletes the object, before its data may go and before Flux is suspended.
+// class: A parameter is written where the server does not read it.
+// members: create and apply (query), deletion with options (body)
+// now: a deletion has the mark in its body, too
 #[test]
-fn dry_run_is_marked_in_the_request_of_every_change() {
+fn dry_run_is_marked_where_the_server_reads_it() {
+    let precise = json!({"preconditions": {"uid": "1"}});
+    let exchange = Change::delete(PATH, &precise).0.as_dry_run();
+    let options: Value = serde_json::from_slice(&exchange.body).expect("options");
+    assert_eq!(options["dryRun"], json!(["All"]), "the API server ignores the query beside a body");
+    assert_eq!(options["preconditions"]["uid"], "1");
+
     let server = Server::start(|_, _| Reply::Json(200, object()));
     let client = server.client();
     client.dry_run(&Change::create("/api/v1/namespaces", &object())).expect("admitted");

@@ -23,6 +23,14 @@ pub enum Error {
     /// The certificate authorities that a variable names cannot be read.
     #[error(transparent)]
     Roots(#[from] RootsError),
+    /// Docker's configuration, or a credential helper that it names, cannot be used.
+    #[error("cannot use {what}: {why}")]
+    DockerConfig {
+        /// Path of the file, or name of the helper.
+        what: String,
+        /// Cause, without the content.
+        why: String,
+    },
     /// The registry, or its token service, does not answer.
     #[error("cannot reach {url}")]
     Unreachable {
@@ -129,7 +137,7 @@ impl Diagnostic for Error {
         match self {
             Self::Interrupted(error) => error.reason(),
             Self::Secret(error) => error.reason(),
-            Self::Roots(_) => Reason::FileFailed,
+            Self::Roots(_) | Self::DockerConfig { .. } => Reason::FileFailed,
             Self::Busy { status: 429, .. } => Reason::RateLimited,
             Self::Unreachable { .. } | Self::Busy { .. } => Reason::Unreachable,
             Self::Untrusted { .. } => Reason::Untrusted,
@@ -147,6 +155,10 @@ impl Diagnostic for Error {
             Self::Interrupted(error) => error.help(),
             Self::Secret(error) => error.help(),
             Self::Roots(error) => Some(error.help()),
+            Self::DockerConfig { .. } => Some(
+                "log in again (`docker login`), correct the file, or give `endpoints.registry.token`, which is used instead"
+                    .to_owned(),
+            ),
             Self::Untrusted { .. } => Some(UNTRUSTED_HELP.to_owned()),
             Self::InvalidResponse { problem, .. } => Some(problem.help()),
             Self::Unreachable { .. }
@@ -167,6 +179,7 @@ impl Diagnostic for Error {
             Self::Secret(error) => error.exit(),
             Self::Unreachable { .. } | Self::Busy { .. } => Exit::Temporary,
             Self::Roots(_)
+            | Self::DockerConfig { .. }
             | Self::Untrusted { .. }
             | Self::Denied { .. }
             | Self::Refused { .. }

@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use git::Url;
 use ureq::http::Uri;
 
 /// Scheme, host and port of a URL. Credentials are bound to an origin.
@@ -58,12 +57,6 @@ impl Origin {
             Some(port) => port.as_u16(),
         };
         (!host.is_empty()).then_some(Self { secure, host, port })
-    }
-
-    /// Returns the origin of the Project's registry.
-    pub(crate) fn of_registry(url: &Url) -> Option<Self> {
-        let scheme = if url.is_plain() { "http" } else { "https" };
-        Self::of(&format!("{scheme}://{}/", url.host()))
     }
 
     /// Returns `scheme://host:port`, for messages.

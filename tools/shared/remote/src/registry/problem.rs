@@ -44,6 +44,8 @@ pub enum Problem {
         /// Largest accepted number of pages.
         pages_max: usize,
     },
+    /// The registry acknowledged an upload, and does not have the blob.
+    NotStored,
     /// The response does not have the form that the OCI distribution specification requires.
     NotOci {
         /// Expected form, for example "a list of tags".
@@ -76,6 +78,9 @@ impl Problem {
             Self::WrongSize { .. } => "publish the content again: its manifest declares another size",
             Self::EndlessList { .. } => {
                 "delete tags or referrers that are no longer needed, then run the same command again"
+            }
+            Self::NotStored => {
+                "tell the registry's operator: the registry acknowledged an upload that it did not store"
             }
             Self::NotOci { .. } | Self::InvalidUrl => {
                 "check that `endpoints.registry.url` is the address of an OCI registry"
@@ -111,6 +116,9 @@ impl fmt::Display for Problem {
             }
             Self::EndlessList { pages_max } => {
                 write!(f, "the list has more than {pages_max} pages")
+            }
+            Self::NotStored => {
+                f.write_str("the registry acknowledged the upload, and does not have the blob")
             }
             Self::NotOci { expected } => write!(f, "the answer is not {expected}"),
             Self::InvalidUrl => f.write_str("invalid URL"),

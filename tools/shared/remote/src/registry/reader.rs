@@ -8,7 +8,8 @@ use ureq::http::{Method, StatusCode};
 use super::digest::{Descriptor, Digest};
 use super::error::Error;
 use super::problem::Problem;
-use super::repository::{Repository, Request};
+use super::repository::Repository;
+use super::request::Request;
 use super::said::error_code;
 
 /// Manifest with the digest of its bytes.

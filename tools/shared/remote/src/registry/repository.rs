@@ -1,26 +1,28 @@
 //! HTTP client of one repository in a registry, with retries, logins and redirects. Only this module
 //! and [`super::login`] send requests to a registry.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::fs::File;
-use std::io::Seek as _;
-use std::rc::Rc;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use documents::Diagnostic as _;
 use git::Url;
-use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use ureq::http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION,
+};
 use ureq::http::{self, Method, Response, StatusCode};
 use ureq::{Agent, AsSendBody, Body as ResponseBody, SendBody};
 
+use super::docker;
 use super::error::Error;
 use super::login::{Login, Standing};
 use super::origin::{Origin, resolved};
 use super::problem::Problem;
+use super::request::{Body, Request};
 use super::said::said;
 use crate::RootsError;
-use crate::agent::{Settings, agent, run};
+use crate::agent::{Settings, agent_trusting, run};
 use crate::body::{beginning, header, read};
 use crate::demanded::demanded_pause;
 use crate::redact::shown;
@@ -30,63 +32,27 @@ use crate::retries::{Cause, Limits, Outage, Retries};
 const RESPONSE_MAX: Duration = Duration::from_secs(60);
 /// Time limit of one transfer. Half an hour, because a layer may have gigabytes.
 const TRANSFER_MAX: Duration = Duration::from_secs(1800);
+/// Longest time for which rate limits may delay one call. Registries demand up to a minute: GitHub's
+/// secondary limits ask for "at least one minute"
+/// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
+const RATE_LIMIT_MAX: Duration = Duration::from_secs(120);
 /// Number of redirects that one download may follow.
 const REDIRECTS_MAX: usize = 3;
-
-/// Body of a request.
-#[derive(Clone, Copy, Debug)]
-pub enum Body<'a> {
-    /// No body.
-    None,
-    /// Bytes of a media type.
-    Bytes(&'a [u8], &'a str),
-    /// A file of this many bytes, which is sent without being read into memory.
-    File(&'a File, u64),
-}
-
-/// Request to a registry.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// Method, for example `GET`.
-    pub method: &'a Method,
-    /// Absolute URL.
-    pub url: &'a str,
-    /// Value of `Accept`; empty to send none.
-    pub accept: &'a str,
-    /// Body.
-    pub body: Body<'a>,
-}
-
-impl<'a> Request<'a> {
-    /// Returns a request without a body.
-    #[must_use]
-    pub fn new(method: &'a Method, url: &'a str) -> Self {
-        Self { method, url, accept: "", body: Body::None }
-    }
-
-    /// Returns a GET request for one of the media types of `accept`.
-    #[must_use]
-    pub fn get(url: &'a str, accept: &'a str) -> Self {
-        Self { accept, ..Self::new(&Method::GET, url) }
-    }
-
-    /// Returns the request with a body.
-    #[must_use]
-    pub fn with(self, body: Body<'a>) -> Self {
-        Self { body, ..self }
-    }
-}
+/// Names of Docker Hub in references, whose API is at another host
+/// (<https://github.com/distribution/reference/blob/main/normalize.go>).
+pub(super) const DOCKER_HUB: [&str; 2] = ["docker.io", "index.docker.io"];
+pub(super) const DOCKER_HUB_API: &str = "registry-1.docker.io";
 
 /// A registry, and the login for it. Copies share one connection pool, one login and one outage.
 #[derive(Clone)]
-pub struct Registry(Rc<Inner>);
+pub struct Registry(Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) agent: Agent,
     url: Url,
     /// `None` for a URL without a host that a request can be sent to.
     origin: Option<Origin>,
-    pub(super) login: Option<Login>,
+    login: OnceLock<Option<Login>>,
     limits: Limits,
     outage: Outage,
 }
@@ -104,17 +70,61 @@ impl Registry {
     ///
     /// [`RootsError`], see [`crate::roots`].
     pub fn new(program: &'static str, url: &Url, login: Option<Login>) -> Result<Self, RootsError> {
-        let agent = agent(Settings {
+        Self::trusting(program, url, login, &[])
+    }
+
+    /// Creates a client like [`Self::new`], which trusts the `authorities` (certificates in DER) beside the
+    /// system's.
+    ///
+    /// # Errors
+    ///
+    /// [`RootsError`], see [`crate::roots`].
+    pub fn trusting(
+        program: &'static str,
+        url: &Url,
+        login: Option<Login>,
+        authorities: &[Vec<u8>],
+    ) -> Result<Self, RootsError> {
+        Self::with(program, url, OnceLock::from(login), authorities)
+    }
+
+    /// Creates a client like [`Self::trusting`]. Without a `login`, the client uses the one in Docker's
+    /// configuration, which it reads when the registry asks for a login.
+    ///
+    /// # Errors
+    ///
+    /// [`RootsError`], see [`crate::roots`].
+    pub fn of_user(
+        program: &'static str,
+        url: &Url,
+        login: Option<Login>,
+        authorities: &[Vec<u8>],
+    ) -> Result<Self, RootsError> {
+        let login = login.map_or_else(OnceLock::new, |login| OnceLock::from(Some(login)));
+        Self::with(program, url, login, authorities)
+    }
+
+    fn with(
+        program: &'static str,
+        url: &Url,
+        login: OnceLock<Option<Login>>,
+        authorities: &[Vec<u8>],
+    ) -> Result<Self, RootsError> {
+        let settings = Settings {
             program,
             is_plain: url.is_plain(),
             response_max: RESPONSE_MAX,
             attempt_max: TRANSFER_MAX,
-        })?;
-        let limits = Limits { call: TRANSFER_MAX, ..Limits::of_service(url.is_loopback()) };
-        Ok(Self(Rc::new(Inner {
-            agent,
+        };
+        let limits = Limits {
+            call: TRANSFER_MAX,
+            rate_limit: RATE_LIMIT_MAX,
+            ..Limits::of_service(url.is_loopback())
+        };
+        Ok(Self(Arc::new(Inner {
+            agent: agent_trusting(settings, authorities)?,
             url: url.clone(),
-            origin: Origin::of_registry(url),
+            origin: Origin::of(&site(url)),
             login,
             limits,
             outage: Outage::default(),
@@ -125,28 +135,57 @@ impl Registry {
     /// `pull,push`.
     #[must_use]
     pub fn repository(&self, name: &str, actions: &'static str) -> Repository {
-        Repository {
+        Repository(Arc::new(State {
             registry: self.0.clone(),
             name: name.to_owned(),
             actions,
-            authorization: RefCell::default(),
-            standing: Cell::new(Standing::Unasked),
-        }
+            authorization: Mutex::default(),
+            turn: Mutex::default(),
+            standing: Mutex::new(Standing::Unasked),
+        }))
     }
 }
 
-/// HTTP client of one repository in one registry.
-pub struct Repository {
-    pub(super) registry: Rc<Inner>,
+impl Inner {
+    /// Returns the login, which may come from Docker's configuration.
+    pub(super) fn login(&self) -> Result<Option<&Login>, Error> {
+        if let Some(known) = self.login.get() {
+            return Ok(known.as_ref());
+        }
+        let login = docker::login(self.url.host(), self.url.path())?;
+        Ok(self.login.get_or_init(|| login).as_ref())
+    }
+}
+
+/// Returns scheme and host of the registry's API.
+fn site(url: &Url) -> String {
+    let scheme = if url.is_plain() { "http" } else { "https" };
+    let host = if DOCKER_HUB.contains(&url.host()) { DOCKER_HUB_API } else { url.host() };
+    format!("{scheme}://{host}")
+}
+
+/// HTTP client of one repository in one registry. Copies share the token.
+#[derive(Clone)]
+pub struct Repository(pub(super) Arc<State>);
+
+pub(super) struct State {
+    pub(super) registry: Arc<Inner>,
     pub(super) name: String,
     pub(super) actions: &'static str,
-    pub(super) authorization: RefCell<Option<String>>,
-    pub(super) standing: Cell<Standing>,
+    pub(super) authorization: Mutex<Option<String>>,
+    /// Held while one of several parallel requests logs in.
+    pub(super) turn: Mutex<()>,
+    pub(super) standing: Mutex<Standing>,
+}
+
+/// Locks a value that a panicking thread cannot leave half changed.
+pub(super) fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Repository").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Repository").field("name", &self.0.name).finish_non_exhaustive()
     }
 }
 
@@ -154,12 +193,7 @@ impl Repository {
     /// Returns the URL `/v2/<repository>/<path>` at the registry.
     #[must_use]
     pub fn at(&self, path: &str) -> String {
-        format!("{}/v2/{}/{path}", self.site(), self.name)
-    }
-
-    fn site(&self) -> String {
-        let scheme = if self.registry.url.is_plain() { "http" } else { "https" };
-        format!("{scheme}://{}", self.registry.url.host())
+        format!("{}/v2/{}/{path}", site(&self.0.registry.url), self.0.name)
     }
 
     /// Returns the authentication state. Requests `GET /v2/` (the specification's own check) if no
@@ -169,11 +203,11 @@ impl Repository {
     ///
     /// See [`Self::send`].
     pub fn standing(&self) -> Result<Standing, Error> {
-        if self.standing.get() == Standing::Unasked {
-            let url = format!("{}/v2/", self.site());
+        if *lock(&self.0.standing) == Standing::Unasked {
+            let url = format!("{}/v2/", site(&self.0.registry.url));
             self.send(&Request::get(&url, ""))?;
         }
-        Ok(self.standing.get())
+        Ok(*lock(&self.0.standing))
     }
 
     /// Sends a request, and retries transient failures.
@@ -201,7 +235,7 @@ impl Repository {
         if let Some(busy) = self.busy(&mut response, request.url) {
             return Err(busy);
         }
-        self.registry.outage.end();
+        self.0.registry.outage.end();
         Ok(response)
     }
 
@@ -214,7 +248,7 @@ impl Repository {
         &self,
         mut attempt: impl FnMut(&Retries<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let Inner { limits, outage, .. } = &*self.registry;
+        let Inner { limits, outage, .. } = &*self.0.registry;
         let mut retries = Retries::new(*limits, outage);
         loop {
             let end = attempt(&retries);
@@ -231,21 +265,24 @@ impl Repository {
         }
     }
 
-    /// Sends a request without a retry of its own, with the login that an earlier challenge asked for. A
-    /// login or a token goes to the registry's own origin alone.
+    /// Sends a request without a retry of its own, with the `authorization` that an earlier challenge
+    /// asked for. A login or a token goes to the registry's own origin alone.
     pub(super) fn once(
         &self,
         request: &Request<'_>,
+        authorization: Option<&str>,
         retries: &Retries<'_>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let Request { method, url, accept, body } = *request;
+        let Request { method, url, accept, body, range } = *request;
         let mut head = http::Request::builder().method(method).uri(url);
         if !accept.is_empty() {
             head = head.header(ACCEPT, accept);
         }
-        let known = self.authorization.borrow();
-        if let Some(known) = known.as_ref().filter(|_| self.is_registry(url)) {
+        if let Some(known) = authorization.filter(|_| self.is_registry(url)) {
             head = head.header(AUTHORIZATION, known);
+        }
+        if let Some((first, last)) = range {
+            head = head.header(CONTENT_RANGE, format!("{first}-{last}"));
         }
         match body {
             Body::None if matches!(*method, Method::POST | Method::PUT) => {
@@ -255,12 +292,13 @@ impl Repository {
             Body::Bytes(bytes, kind) => {
                 self.run(url, head.header(CONTENT_TYPE, kind).body(bytes), retries)
             }
-            Body::File(mut file, size) => {
-                file.rewind().map_err(|source| Error::unreachable(url, source))?;
+            Body::File(mut file, from, size) => {
+                let start = file.seek(SeekFrom::Start(from));
+                start.map_err(|source| Error::unreachable(url, source))?;
                 let head = head
                     .header(CONTENT_TYPE, "application/octet-stream")
                     .header(CONTENT_LENGTH, size);
-                self.run(url, head.body(SendBody::from_reader(&mut file)), retries)
+                self.run(url, head.body(SendBody::from_reader(&mut file.take(size))), retries)
             }
         }
     }
@@ -273,13 +311,14 @@ impl Repository {
         retries: &Retries<'_>,
     ) -> Result<Response<ResponseBody>, Error> {
         let request = request.map_err(|_| Error::invalid_response(url, Problem::InvalidUrl))?;
-        let sent = run(&self.registry.agent, request, retries.left(TRANSFER_MAX));
+        let sent = run(&self.0.registry.agent, request, retries.left(TRANSFER_MAX));
         sent.map_err(|source| Error::of_request(url, source))
     }
 
     /// Whether `url` is at the registry's own origin. Other origins never receive a credential.
     pub(super) fn is_registry(&self, url: &str) -> bool {
-        self.registry.origin.is_some() && Origin::of(url) == self.registry.origin
+        let origin = &self.0.registry.origin;
+        origin.is_some() && Origin::of(url) == *origin
     }
 
     /// Checks that this client may follow a registry's response to `url`. Otherwise returns the
@@ -288,7 +327,7 @@ impl Repository {
         let Some(target) = Origin::of(url) else {
             return Err((String::new(), "no absolute URL of http or https"));
         };
-        let why = match &self.registry.origin {
+        let why = match &self.0.registry.origin {
             None => Some("the registry itself has no origin"),
             Some(registry) => registry.forbids(&target),
         };
@@ -381,22 +420,24 @@ impl Repository {
 
     pub(super) fn denied(&self, url: &str, response: &mut Response<ResponseBody>) -> Error {
         let (status, said) = (response.status().as_u16(), self.said(response));
-        let anonymous = self.registry.login.is_none();
+        let anonymous = !matches!(self.0.registry.login.get(), Some(Some(_)));
         Error::Denied { url: shown(url), status, anonymous, said }
     }
 
     /// Returns the registry's own message without this client's credentials.
     fn said(&self, response: &mut Response<ResponseBody>) -> String {
-        said(&beginning(response), &self.secrets())
+        let is_text = header(response, CONTENT_TYPE.as_str())
+            .is_some_and(|kind| kind.starts_with("text/plain"));
+        said(&beginning(response), is_text, &self.secrets())
     }
 
     /// Returns every form in which a message may quote this client's login.
     fn secrets(&self) -> Vec<String> {
         let mut secrets = Vec::new();
-        let login = self.registry.login.as_ref();
+        let login = self.0.registry.login.get().and_then(Option::as_ref);
         secrets.extend(login.and_then(|login| login.token.text().ok()).map(str::to_owned));
         let basic = login.and_then(|login| login.basic().ok());
-        for sent in [basic, self.authorization.borrow().clone()] {
+        for sent in [basic, lock(&self.0.authorization).clone()] {
             let value = sent.as_deref().and_then(|sent| sent.split_once(' '));
             secrets.extend(value.map(|(_, value)| value.to_owned()));
         }

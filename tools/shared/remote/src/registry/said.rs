@@ -7,15 +7,34 @@ use ureq::http::Response;
 use crate::body::beginning;
 use crate::redact::redact;
 
-/// Returns the code and the message of a registry's error, without `secrets` and without words that
-/// look like tokens. Other fields are dropped because they may repeat the request.
-pub(super) fn said(body: &[u8], secrets: &[String]) -> String {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = &body["errors"][0];
+/// Words for an error without a message.
+const SILENT: &str = "(without a message)";
+
+/// Returns the code and the message of a registry's error, or of its token service, without `secrets` and
+/// without words that look like tokens. Other fields are dropped because they may repeat the request.
+/// `is_text` tells that the body is plain text.
+///
+/// Token services write `details` (Docker Hub) or `error_description` (RFC 6749, section 5.2).
+pub(super) fn said(body: &[u8], is_text: bool, secrets: &[String]) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
-    let message = [&error["message"], &body["message"], &body["error"]].map(text);
-    let message = message.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
-    redact(&[text(&error["code"]), message].join(" "), secrets)
+    let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = &parsed["errors"][0];
+    let messages = [
+        &error["message"],
+        &parsed["message"],
+        &parsed["details"],
+        &parsed["error_description"],
+        &parsed["error"],
+    ];
+    let message = messages.map(text).into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+    let mut said = [text(&error["code"]), message].join(" ").trim().to_owned();
+    if said.is_empty() && is_text {
+        said = String::from_utf8_lossy(body).into_owned();
+    }
+    match redact(&said, secrets) {
+        nothing if nothing.is_empty() => SILENT.to_owned(),
+        said => said,
+    }
 }
 
 /// Returns the code of an error response, for example `NAME_UNKNOWN`.
@@ -37,19 +56,30 @@ mod tests {
     fn the_registrys_own_words_are_shown_without_any_secret() {
         let body = br#"{"errors":[{"code":"DENIED","message":"installation not allowed to Create organization package\n","detail":{"sent":"sesame"}}]}"#;
         assert_eq!(
-            said(body, &[]),
+            said(body, false, &[]),
             "DENIED installation not allowed to Create organization package"
         );
         let body = br#"{"errors":[{"code":"UNAUTHORIZED","message":"sesame, ghp_abc and eyJhbGci.e30.x are no good"}]}"#;
         assert_eq!(
-            said(body, &["sesame".to_owned()]),
+            said(body, false, &["sesame".to_owned()]),
             "UNAUTHORIZED (redacted), (redacted) and (redacted) are no good"
         );
         for odd in
             [&b"<html>"[..], b"", b"[]", b"{\"errors\":7}", b"{\"errors\":[]}", b"null", b"\xff"]
         {
-            assert_eq!(said(odd, &[]), "");
+            assert_eq!(said(odd, false, &[]), SILENT);
         }
+    }
+
+    #[test]
+    fn the_message_of_a_token_service_or_a_proxy_is_shown() {
+        let said = |body: &str, is_text| said(body.as_bytes(), is_text, &[]);
+        let hub = r#"{"details":"incorrect username or password"}"#;
+        assert_eq!(said(hub, false), "incorrect username or password");
+        let oauth = r#"{"error":"invalid_grant","error_description":"the token has expired"}"#;
+        assert_eq!(said(oauth, false), "the token has expired");
+        assert_eq!(said("too many uploads\n", true), "too many uploads");
+        assert_eq!(said("<html>", false), SILENT);
     }
 
     #[test]

@@ -247,3 +247,19 @@ fn content_of_another_digest_or_size_is_an_error() {
         [Problem::WrongSize { declared: 1, found }, too_large(BYTES_MAX), too_large(found - 1)]
     );
 }
+
+#[test]
+fn docker_hub_is_reached_under_all_of_its_names() {
+    for (name, api) in [
+        ("https://docker.io/me", "https://registry-1.docker.io/v2/me/a/tags/list"),
+        ("https://index.docker.io/me", "https://registry-1.docker.io/v2/me/a/tags/list"),
+        ("https://registry-1.docker.io/me", "https://registry-1.docker.io/v2/me/a/tags/list"),
+        ("https://docker.io.example.org/me", "https://docker.io.example.org/v2/me/a/tags/list"),
+    ] {
+        let url = Url::try_from(name.to_owned()).expect("an address");
+        let registry = Registry::new("test", &url, None).expect("a client");
+        let repository = registry.repository("me/a", "pull");
+        assert_eq!(repository.at("tags/list"), api, "{name}");
+        assert!(repository.is_registry(api), "the login goes there");
+    }
+}

@@ -12,8 +12,12 @@ fn unreadable_history_is_not_pushed_and_other_steps_are_planned() {
         let Plan { steps, refused } = plan(desired, &blind);
         let whole = plan(desired, before).steps;
         assert_eq!(refused.contains(&refusal), desired.history.is_some());
-        let of_history =
-            |step: &&Step| !matches!(step, Step::Push { .. } | Step::ChangeDefaultBranch { .. });
+        let of_history = |step: &&Step| {
+            !matches!(
+                step,
+                Step::Push { .. } | Step::PushTags { .. } | Step::ChangeDefaultBranch { .. }
+            )
+        };
         assert!(steps.iter().all(|step| of_history(&step)));
         let rest: Vec<_> = whole.iter().filter(of_history).cloned().collect();
         assert_eq!(steps, rest, "steps that do not depend on the history are planned");
@@ -50,6 +54,59 @@ fn private_repository_is_published_only_with_consent_and_in_a_separate_step() {
             );
         }
     });
+}
+
+// hazard: A document with a former name renames the repository that another person has created under it.
+// class: A name is taken for an identity.
+// members: a rename, a transfer, both
+// now: only a repository with this program's ownership record is renamed
+#[test]
+fn repository_with_a_former_name_is_moved_only_with_an_ownership_record() {
+    let desired = &declarations()[0];
+    for present in worlds().into_iter().flatten().step_by(7) {
+        for (owner, name) in [("owner", "old"), ("other", "new"), ("other", "old")] {
+            let place = RepositorySlug { owner: owner.to_owned(), name: name.to_owned() };
+            let moved = Some(Present { place, ..present.clone() });
+            let Plan { steps, refused } = plan(desired, &moved);
+            if receipt(&moved).is_none() {
+                assert_eq!((steps.len(), refused[0].reason), (0, Reason::Conflict));
+                continue;
+            }
+            let is_move =
+                |step: &&Step| matches!(step, Step::Rename { .. } | Step::Transfer { .. });
+            let expected = usize::from(owner == "other") + usize::from(name == "old");
+            assert_eq!(steps.iter().filter(is_move).count(), expected);
+            assert_eq!(plan(desired, &take(&steps, &moved)), Plan::default());
+        }
+    }
+}
+
+#[test]
+fn values_are_written_before_the_first_push() {
+    for_all(|desired, before| {
+        let steps = plan(desired, before).steps;
+        let is_push = |step: &Step| matches!(step, Step::Push { .. } | Step::PushTags { .. });
+        let Some(push) = steps.iter().position(is_push) else { return };
+        let is_value =
+            |step: &Step| matches!(step, Step::WriteSecret { .. } | Step::WriteVariable { .. });
+        assert!(!steps[push..].iter().any(is_value), "{steps:?}");
+    });
+}
+
+#[test]
+fn declared_default_branch_needs_a_branch_but_no_push() {
+    let desired = Desired { default_branch: Some("trunk".to_owned()), ..declarations()[3].clone() };
+    for present in worlds().into_iter().flatten().filter(|present| !present.archived) {
+        for (has, changes, refuses) in
+            [(None, false, false), (Some(true), true, false), (Some(false), false, true)]
+        {
+            let before = Present { has_default_branch: has, ..present.clone() };
+            let Plan { steps, refused } = plan(&desired, &Some(before));
+            let is_change = |step: &Step| matches!(step, Step::ChangeDefaultBranch { .. });
+            assert_eq!(steps.iter().any(is_change), changes);
+            assert_eq!(!refused.is_empty(), refuses);
+        }
+    }
 }
 
 /// Returns a strict rule and its variations in one field, each with whether it is weaker.
