@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use data_encoding::BASE64;
-
 use crate::spec::Image;
 
 /// File with the certificate authorities, in the place where Debian and most libraries look
@@ -38,16 +36,5 @@ pub(crate) fn files(image: &Image) -> Files {
 /// Returns Mozilla's list in PEM, as this version of the program has it built in: the list of the machine
 /// would make the image depend on the machine.
 fn authorities() -> String {
-    let mut text = String::new();
-    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
-        text += "-----BEGIN CERTIFICATE-----\n";
-        let lines = BASE64.encode(certificate);
-        // RFC 7468: lines of 64 characters.
-        for line in lines.as_bytes().chunks(64) {
-            text.push_str(&String::from_utf8_lossy(line));
-            text.push('\n');
-        }
-        text += "-----END CERTIFICATE-----\n";
-    }
-    text
+    remote::to_pem(webpki_root_certs::TLS_SERVER_ROOT_CERTS)
 }

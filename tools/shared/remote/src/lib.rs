@@ -33,5 +33,5 @@ pub use demanded::{demanded_pause, retry_after, until_reset};
 pub use encode::{percent_encode, percent_encode_except};
 pub use redact::{redact, shown, without_secrets};
 pub use retries::{Cause, Limits, Outage, Retries};
-pub use roots::{RootsError, authorities, authorities_of, roots, roots_as_pem};
+pub use roots::{RootsError, authorities, authorities_of, roots, roots_as_pem, to_pem};
 pub use token::{TokenError, sendable};

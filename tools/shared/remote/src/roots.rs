@@ -53,18 +53,22 @@ pub fn roots() -> Result<&'static [Vec<u8>], RootsError> {
 ///
 /// See [`roots`].
 pub fn roots_as_pem() -> Result<String, RootsError> {
+    Ok(to_pem(roots()?))
+}
+
+/// Returns certificates, which are in DER, in PEM (RFC 7468: lines of 64 characters).
+pub fn to_pem(certificates: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
     let mut text = String::new();
-    for der in roots()? {
+    for certificate in certificates {
         text += "-----BEGIN CERTIFICATE-----\n";
-        let lines = BASE64.encode(der);
-        // RFC 7468: lines of 64 characters.
-        for line in lines.as_bytes().chunks(64) {
+        let encoded = BASE64.encode(certificate.as_ref());
+        for line in encoded.as_bytes().chunks(64) {
             text.push_str(&String::from_utf8_lossy(line));
             text.push('\n');
         }
         text += "-----END CERTIFICATE-----\n";
     }
-    Ok(text)
+    text
 }
 
 /// Returns the certificates in `pem`, in DER.
