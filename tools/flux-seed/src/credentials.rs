@@ -20,8 +20,8 @@ pub(crate) const FLUX_IMAGES: &str = "flux-images";
 
 const OPAQUE: &str = "Opaque";
 
-/// Renders the Secrets that Flux reads: credentials of registries, its age identities, and the public
-/// keys of the artifact's signature. `registry` is the one of the artifact.
+/// Renders the Secrets that Flux reads: credentials and the authority of registries, its age identities,
+/// and the public keys of the artifact's signature. `registry` is the one of the artifact.
 pub(crate) fn of_flux(
     document: &Declared<Delivery>,
     (flux, registry): (&Registry, Option<&Registry>),
@@ -37,6 +37,12 @@ pub(crate) fn of_flux(
     if let (Some(registry), Some(login)) = (registry, login) {
         secrets.push(docker_config((NAMESPACE, &registry_secret(document)), registry, &login));
     }
+    // https://fluxcd.io/flux/components/source/ocirepositories/#tls-certificates
+    let authority = registry.and_then(|registry| registry.certificate_authority.as_deref());
+    secrets.extend(authority.map(|pem| {
+        let place = (NAMESPACE, &*authority_secret(document));
+        secret(place, OPAQUE, [("ca.crt", pem.as_bytes())])
+    }));
     let identities: Vec<_> =
         sops.iter().map(|(name, identity)| (*name, identity.to_string())).collect();
     let texts = identities.iter().map(|(name, text)| (*name, text.expose_secret().as_bytes()));
@@ -160,6 +166,10 @@ pub(crate) fn sops_secret(document: &Declared<Delivery>) -> String {
 
 pub(crate) fn cosign_secret(document: &Declared<Delivery>) -> String {
     format!("{}-cosign", document.name)
+}
+
+pub(crate) fn authority_secret(document: &Declared<Delivery>) -> String {
+    format!("{}-registry-authority", document.name)
 }
 
 pub(crate) fn registry_secret(document: &Declared<Delivery>) -> String {

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::Error;
 use crate::artifact::Artifact;
 use crate::clients::registry;
-use crate::credentials::{self, cosign_secret, registry_secret, sops_secret};
+use crate::credentials::{self, authority_secret, cosign_secret, registry_secret, sops_secret};
 use crate::install::{self, Instance};
 use crate::object::{Identity, NAMESPACE, order};
 use crate::plan::ActualState;
@@ -262,6 +262,9 @@ fn source(
     }
     if registry.is_some_and(registry::has_credentials) {
         spec["secretRef"] = json!({"name": registry_secret(document)});
+    }
+    if registry.is_some_and(|registry| registry.certificate_authority.is_some()) {
+        spec["certSecretRef"] = json!({"name": authority_secret(document)});
     }
     json!({
         "apiVersion": "source.toolkit.fluxcd.io/v1",

@@ -3,6 +3,7 @@
 use documents::{Diagnostic, Exit, Reason, Refusal};
 
 use crate::cause::{self, Cause};
+use crate::lifetime::ShortLived;
 use crate::status::Facts;
 
 /// Help for objects of another owner. A person must not delete Flux's definitions or its Namespace,
@@ -137,11 +138,13 @@ pub enum Error {
     },
     /// The cluster would get a token that expires within an hour.
     #[error(
-        "the cluster cannot pull from {registry} for longer than an hour: the token of the Project is an installation token of GitHub, such as `GITHUB_TOKEN`"
+        "the cluster cannot pull from {registry} for longer than {}: the token of the Project is {}", token.lifetime, token.kind
     )]
     ExpiringToken {
         /// Host of the registry.
         registry: String,
+        /// Token of the Project.
+        token: ShortLived,
     },
     /// The Delivery does not install Flux, and the cluster has no Flux.
     #[error("Flux is not installed in {cluster}: it has no {definition}")]
@@ -238,10 +241,7 @@ impl Diagnostic for Error {
                 "declare the endpoint and its token in the Project, or another source of the Secret's \
                  values"
             }
-            Self::ExpiringToken { .. } => {
-                "declare a classic personal access token with `read:packages` as `reader` of that \
-                 endpoint"
-            }
+            Self::ExpiringToken { token, .. } => token.instead,
             Self::FluxMissing { .. } => {
                 "declare `flux` in this Delivery, or in another Delivery of the cluster that \
                  `dependsOn` names"

@@ -36,6 +36,7 @@ mod install;
 mod inventory;
 mod keeper;
 mod kstatus;
+mod lifetime;
 mod lists;
 mod object;
 mod observe;

@@ -99,6 +99,7 @@ fn what_was_signed_is_delivered_and_nothing_else_and_all_of_it_goes_again() -> T
     a_wait_takes_few_requests_and_ends_with_the_change(&lab, &documents)?;
     what_runs_is_proven_and_what_others_add_is_named(&lab, &documents)?;
     its_controllers_move_to_another_network_and_back(&lab, &documents)?;
+    a_registry_of_a_private_authority_is_trusted_by_flux(&mut lab, &documents)?;
     destroy_leaves_what_others_made_however_often_cut_short(&lab, &documents)?;
     a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running(&lab, &release)
 }
@@ -317,6 +318,36 @@ fn its_controllers_move_to_another_network_and_back(lab: &Lab, documents: &[Valu
         assert_eq!(services.as_array().map(Vec::len), Some(usize::from(network == "pod")));
         lab.flux_seed("plan --check", &documents).success();
     }
+    Ok(())
+}
+
+/// The registry has the same content at both addresses.
+fn a_registry_of_a_private_authority_is_trusted_by_flux(
+    lab: &mut Lab,
+    documents: &[Value],
+) -> Test {
+    let address = lab.private_registry()?;
+    let mut moved = documents.to_vec();
+    moved[0]["spec"]["endpoints"]["registry"]["url"] = format!("https://{address}/zabronax").into();
+    let reference = moved[3]["status"]["observed"]["reference"].as_str().ok_or("one")?;
+    let (_, name) = reference.split_once('/').ok_or("a host")?;
+    moved[3]["status"]["observed"]["reference"] = format!("{address}/{name}").into();
+    let refused = lab.flux_seed("apply", &moved).code(100);
+    let message = status(&refused)?["conditions"][0]["message"].to_string();
+    assert!(message.contains("certificate"), "{message}");
+
+    let authority = std::fs::read_to_string(lab.path("ca.crt"))?;
+    moved[0]["spec"]["endpoints"]["registry"]["certificateAuthority"] = authority.into();
+    let applied = lab.flux_seed("apply", &moved).success();
+    assert_eq!(reason(&status(&applied)?), "Delivered");
+    let source = lab.get("-n flux-system ocirepository prod");
+    assert!(source["spec"]["url"].to_string().contains(&address), "{source}");
+    assert_eq!(source["spec"]["insecure"], Value::Null);
+    lab.flux_seed("verify", &moved).success();
+    lab.flux_seed("plan --check", &moved).success();
+
+    lab.flux_seed("apply", documents).success();
+    assert_eq!(lab.get("-n flux-system secret prod-registry-authority"), Value::Null);
     Ok(())
 }
 

@@ -3,9 +3,10 @@
 use contract::Registry;
 use data_encoding::BASE64;
 use documents::Diagnostic as _;
-use remote::registry::{self, Descriptor, Digest, Login, Lookup, Repository};
+use remote::registry::{self, Descriptor, Digest, Login, Lookup, Repository, default_user};
 
 use crate::Error;
+use crate::lifetime::short_lived;
 
 /// Manifests are a few kilobytes. Registries reject larger ones than 4 MiB.
 const MANIFEST_MAX_BYTES: u64 = 4 << 20;
@@ -123,21 +124,21 @@ fn login(registry: &Registry) -> Result<Option<Login>, secrets::Error> {
     let Some(token) = registry.reader.as_ref().or(registry.token.as_ref()) else {
         return Ok(None);
     };
-    // Registries such as GHCR ignore the user name but require that it is not empty.
-    let user = registry.user.clone().unwrap_or_else(|| "token".to_owned());
-    Ok(Some(Login { user, token: token.resolve()? }))
+    let token = token.resolve()?;
+    let user = match &registry.user {
+        Some(user) => user.clone(),
+        // Registries such as GHCR ignore the user name but require that it is not empty.
+        None => default_user(registry.url.host(), token.text()?).unwrap_or("token").to_owned(),
+    };
+    Ok(Some(Login { user, token }))
 }
-
-/// Prefix of GitHub's installation tokens, which expire after an hour; `GITHUB_TOKEN` of a workflow is one
-/// (<https://docs.github.com/en/authentication/keeping-your-account-and-data-secure/about-authentication-to-github#githubs-token-formats>).
-const INSTALLATION_TOKEN: &str = "ghs_";
 
 /// Returns the credentials that the cluster gets as Docker's `auth`: `user:token` in base64.
 pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, Error> {
     let Some(Login { user, token }) = login(registry)? else { return Ok(None) };
-    let token = token.text()?;
-    if token.starts_with(INSTALLATION_TOKEN) {
-        return Err(Error::ExpiringToken { registry: registry.url.host().to_owned() });
+    let (host, token) = (registry.url.host(), token.text()?);
+    if let Some(token) = short_lived(host, &user, token) {
+        return Err(Error::ExpiringToken { registry: host.to_owned(), token });
     }
     Ok(Some(BASE64.encode(format!("{user}:{token}").as_bytes())))
 }

@@ -94,18 +94,32 @@ impl Lab {
     }
 
     pub(super) fn registry(&mut self) -> Test {
+        self.registry_at("docker-registry", json!({"addr": format!("{}:5000", self.address)}))
+    }
+
+    /// Starts another registry on the same storage, whose certificate the lab's authority has signed.
+    #[allow(dead_code, reason = "only the delivery uses this method")]
+    pub(crate) fn private_registry(&mut self) -> Test<String> {
+        let address = format!("{}:5443", self.address);
+        let tls = json!({"certificate": self.path("server.crt"), "key": self.path("server.key")});
+        self.registry_at("private-registry", json!({"addr": address, "tls": tls}))?;
+        Ok(address)
+    }
+
+    fn registry_at(&mut self, name: &'static str, http: Value) -> Test {
+        let address = http["addr"].as_str().unwrap_or_default().to_owned();
         let config = json!({
             "version": 0.1,
             "log": {"level": "error"},
             "storage": {"filesystem": {"rootdirectory": self.path("registry")}},
-            "http": {"addr": format!("{}:5000", self.address)},
+            "http": http,
         });
-        fs::write(self.path("registry.yml"), config.to_string())?;
-        self.child("docker-registry", "docker-registry", |command| {
-            command.args(["serve", "registry.yml"]);
+        let file = self.path(&format!("{name}.yml"));
+        fs::write(&file, config.to_string())?;
+        self.child(name, "docker-registry", |command| {
+            command.arg("serve").arg(file);
         })?;
-        let at = format!("{}:5000", self.address);
-        until("docker-registry", || TcpStream::connect(&at).is_ok())
+        until(name, || TcpStream::connect(&address).is_ok())
     }
 
     /// Creates a cosign key pair without a password.

@@ -103,7 +103,8 @@ fn apply_writes_nothing_when_the_registry_denies_the_artifact_to_the_cluster() -
 
 // hazard: Flux cannot pull any more, an hour after the job that installed it.
 // class: A credential with a short life is stored where it must work for months.
-// members: `GITHUB_TOKEN`, tokens of GitHub Apps; for Flux's source, its controllers and the pods
+// members: `GITHUB_TOKEN`, tokens of GitHub Apps, of Google, Amazon and Azure; for Flux's source, its
+// controllers and the pods
 // now: exit 100 before any request
 #[test]
 fn token_that_expires_after_an_hour_is_not_written_to_the_cluster() -> Test {

@@ -81,7 +81,8 @@ pub struct Registry {
     /// Token that may only pull, which the cluster receives (default: `token`).
     pub reader: Option<Reference>,
     /// Certificates in PEM of the private authorities that sign the registry's certificate. They are trusted
-    /// beside the system's, by the programs on this machine and not by the cluster.
+    /// beside the system's, by the programs on this machine and by Flux's source. Machines trust them if
+    /// `registries` of the Cluster names them for the host.
     pub certificate_authority: Option<String>,
 }
 
