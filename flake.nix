@@ -17,7 +17,7 @@
         (name: let source = (import (./sources + "/${name}/flake.nix")).outputs { self = source; inherit nixpkgs; }; in source);
       ofSources = output: system: lib.mapAttrs (_: source: source.${output}.${system}) sources;
 
-      app = program: { type = "app"; inherit program; };
+      app = description: program: { type = "app"; inherit program; meta = { inherit description; }; };
 
       # Tools of a developer. Rust builds the programs, and Go builds components of the lab.
       development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc jq kubectl openssl python3 rustc rustfmt sops ];
@@ -33,13 +33,20 @@
       apps = eachSystem ({ system, pkgs, tools }:
         let
           holistic = self.packages.${system}.default;
-          task = name: app "${holistic}/tasks/${name}";
+          tasks = lib.mapAttrs (name: description: app description "${holistic}/tasks/${name}") {
+            init = "Creates an identity, a root and .sops.yaml, and writes your names into the documents";
+            lifecycle = "Applies the repository's own documents to a lab on this machine";
+            sunset = "Copies the data, proves the copy, and destroys every resource in the lab";
+            reconstruct = "Derives every value from a clone and the root, and compares it with the lab";
+            lab = "Starts, shows and ends the lab";
+            shell = "Opens a shell with the programs and a kubeconfig of the lab";
+          };
         in
-        lib.mapAttrs (_: program: app (lib.getExe program)) tools.programs
-        // lib.genAttrs [ "init" "lifecycle" "sunset" "reconstruct" "lab" ] task
+        lib.mapAttrs (_: program: app program.meta.description (lib.getExe program)) tools.programs
+        // tasks
         // {
-          default = task "lifecycle";
-          test = app (lib.getExe (pkgs.writeShellApplication {
+          default = tasks.lifecycle;
+          test = app "Runs the tests of the repository" (lib.getExe (pkgs.writeShellApplication {
             name = "test";
             runtimeInputs = development pkgs;
             text = ''exec ${holistic}/tasks/test "$@"'';

@@ -160,9 +160,13 @@ pub(crate) fn token(paths: &LabPaths, owner: &str) -> Result<PathBuf, Error> {
         let email = format!("{owner}@lab.invalid");
         let mut create = gitea(paths)?;
         create.args(["admin", "user", "create", "--username", owner, "--email", &email]);
-        // The password is never used: the programs log in with the token.
         create.args(["--random-password", "--must-change-password=false"]);
-        command::run(create, "gitea admin user create")?;
+        let said = command::run(create, "gitea admin user create")?;
+        // The programs log in with the token. A person in a browser needs the password.
+        if let Some(password) = password(&String::from_utf8_lossy(&said)) {
+            let file = paths.secret(&format!("forge-{owner}-password"));
+            files::settle(&file, password.as_bytes(), 0o600)?;
+        }
     }
     let mut generate = gitea(paths)?;
     // Gitea rejects a name that is in use, and an earlier token cannot be read back.
@@ -173,6 +177,13 @@ pub(crate) fn token(paths: &LabPaths, owner: &str) -> Result<PathBuf, Error> {
     files::settle(&file, token.trim_ascii(), 0o600)?;
     step.done(format_args!("{owner}, token in {}", file.display()));
     Ok(file)
+}
+
+/// Returns the password that Gitea has printed (`cmd/admin_user_create.go` of Gitea 1.26). It may contain
+/// quotes.
+fn password(said: &str) -> Option<&str> {
+    let (_, rest) = said.split_once("generated random password is '")?;
+    rest.lines().next()?.strip_suffix('\'')
 }
 
 fn is_accepted(paths: &LabPaths, owner: &str, token: &str) -> Result<bool, Error> {

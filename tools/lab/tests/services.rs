@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testing::Test;
@@ -240,6 +241,10 @@ fn a_second_up_finds_the_running_lab_and_changes_nothing() -> Test {
 fn status_counts_a_push_as_a_write_and_a_fetch_not() -> Test {
     let lab = Lab::new()?;
     lab.run("up", [PROJECT, REPOSITORY].concat()).success();
+    let password = fs::read_to_string(lab.directory().join("secrets/forge-Zabronax-password"))?;
+    let login = BASE64.encode(format!("Zabronax:{password}").as_bytes());
+    let user = ureq::get("http://127.71.0.1:3000/api/v1/user");
+    user.header("authorization", format!("Basic {login}")).call()?; // as a person in a browser does
     let token = fs::read_to_string(lab.directory().join("secrets/forge-Zabronax"))?;
     let mut agent = ureq::post("http://127.71.0.1:3000/api/v1/user/repos")
         .header("authorization", format!("token {token}"))

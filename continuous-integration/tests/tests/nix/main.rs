@@ -61,9 +61,11 @@ fn the_flake_has_every_output(machine: &Machine) -> Test {
     let sources: Vec<&str> = sources.lines().collect();
     let packages = [&PROGRAMS[..], &sources, &["default", "lab", "manual"]].concat();
     assert_eq!(names_of("packages"), set(&packages));
-    let apps =
-        [&PROGRAMS[..], &["default", "init", "lab", "lifecycle", "reconstruct", "sunset", "test"]]
-            .concat();
+    let apps = [
+        &PROGRAMS[..],
+        &["default", "init", "lab", "lifecycle", "reconstruct", "shell", "sunset", "test"],
+    ]
+    .concat();
     assert_eq!(names_of("apps"), set(&apps));
     assert_eq!(names_of("devShells"), set(&["default"]));
     assert!(names_of("checks").is_superset(&set(&[&PROGRAMS[..], &["format", "manual"]].concat())));

@@ -15,10 +15,12 @@ use std::fs;
 
 use pages::{Block, blocks};
 use project::{Project, Test, forward, reasons, say};
+use repository_tests::programs;
 
 /// Pages that change nothing: every document is Ready before and after. Each page has its own shell.
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 5] = [
     "knowledge/runbooks/bootstrap.md",
+    "README.md",
     "knowledge/vendors/hetzner.md",
     "knowledge/vendors/gitea.md",
     "knowledge/vendors/s3.md",
@@ -67,6 +69,8 @@ fn run(project: &Project, page: &str) -> Test {
     let script = |block: &Block| format!("echo '{page}:{}' >&2\n{}", block.line, block.text);
     let script: Vec<_> = blocks.iter().map(script).collect();
     say(page);
-    project.sh(&format!("# {page}\n{}", script.concat()))?;
+    // Tasks use the programs that this test uses, and build none.
+    let programs = format!("export HOLISTIC_PROGRAMS={}\n", programs().display());
+    project.sh(&format!("# {page}\n{programs}{}", script.concat()))?;
     Ok(())
 }
