@@ -4,7 +4,6 @@ go 1.26.0
 
 tool (
 	github.com/getsops/sops/v3/cmd/sops
-	github.com/google/go-containerregistry/cmd/crane
 	github.com/sigstore/cosign/v3/cmd/cosign
 )
 

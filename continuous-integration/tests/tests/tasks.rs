@@ -142,7 +142,7 @@ fn a_requirement_that_is_met_is_not_in_the_list_and_newer_versions_are_accepted(
     fs::write(machine.path("project/.lab/made-by-lab"), "")?;
 
     // Components that are built need no Go, and the check passes on to cargo.
-    for component in ["etcd", "kubernetes", "gitea", "flux", "oracles", "object-store"] {
+    for component in ["etcd", "kubernetes", "gitea", "flux", "crane", "object-store"] {
         fs::create_dir_all(machine.path("cache/components").join(component).join("key"))?;
     }
     let said = stderr(&machine.task("lifecycle", &[]).output()?);
