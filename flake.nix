@@ -27,7 +27,7 @@
       packages = eachSystem ({ system, pkgs, tools }:
         tools.programs
         // lib.mapAttrs (_: packages: packages.default) (ofSources "packages" system)
-        // { inherit (tools) lab manual; default = import ./tasks { inherit pkgs tools nixpkgs; }; });
+        // { inherit (tools) lab manual archives; default = import ./tasks { inherit pkgs tools nixpkgs; }; });
 
       # A task works on the repository in which it is started.
       apps = eachSystem ({ system, pkgs, tools }:

@@ -100,18 +100,39 @@ let
     inherit ((lib.importTOML (./. + "/${name}/Cargo.toml")).package) description;
     folders = [ (./. + "/${name}") ] ++ others;
   };
-in
-{
-  inherit dependencies;
 
-  programs = lib.genAttrs programs crateProgram
-    // { talos-provision = crateProgramWith "talos-provision" [ ./talos-api ]; };
-
-  # The lab validates overrides with the types of the programs.
-  lab = crateProgramWith "lab" ([ ./emulators ./talos-api ] ++ map (name: ./. + "/${name}") programs);
+  built = lib.genAttrs programs crateProgram // { talos-provision = crateProgramWith "talos-provision" [ ./talos-api ]; };
 
   # Manual pages and shell completions, generated from the command lines of all programs.
   manual = pkgs.runCommand "holistic-manual" { } ''
     ${lib.getExe (program { name = "manual"; description = "Writes manual pages and shell completions"; folders = crates; })} $out
   '';
+in
+{
+  inherit dependencies manual;
+
+  programs = built;
+
+  # The lab validates overrides with the types of the programs.
+  lab = crateProgramWith "lab" ([ ./emulators ./talos-api ] ++ map (name: ./. + "/${name}") programs);
+
+  # Files of a release: one archive for each program, with its manual pages, completions and licences. Times, owners and
+  # the order in an archive are constant, so that two builds give the same bytes.
+  archives = pkgs.runCommand "holistic-archives" { } (''
+    mkdir $out
+  '' + lib.concatStrings (lib.mapAttrsToList (name: program: ''
+    mkdir ${name}
+    cp -r ${program}/bin ${name}/
+    (cd ${manual} && find . -name '${name}.*' -o -name '${name}-*' -o -name ${name} -o -name _${name}) \
+      | tar -C ${manual} --files-from=- -cf - | tar -C ${name} -xf -
+    chmod -R u+w ${name}
+    mkdir -p ${name}/share/doc/${name}
+    cp ${../LICENSE-APACHE} ${name}/share/doc/${name}/LICENSE-APACHE
+    cp ${../LICENSE-MIT} ${name}/share/doc/${name}/LICENSE-MIT
+    tar -C ${name} --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -cf - $(ls ${name}) \
+      | gzip --no-name --best >$out/${name}-${pkgs.stdenv.hostPlatform.system}.tar.gz
+  '') built) + ''
+    cd $out
+    sha256sum *.tar.gz >SHA256SUMS-${pkgs.stdenv.hostPlatform.system}
+  '');
 }

@@ -13,3 +13,8 @@ forge() { # METHOD PATH [BODY]: prints the answer as JSON. The token is not an a
     return 1
   fi
 }
+
+upload() { # URL FILE: sends a file of a release to the address that the forge has given.
+  curl --silent --show-error --fail-with-body --max-time 600 --request POST \
+    --header @<(printf 'Authorization: Bearer %s\n' "$TOKEN") --header 'Content-Type: application/octet-stream' --data-binary "@$2" "$1"
+}

@@ -8,6 +8,7 @@
 #   IDENTITY or READER     the key of the phase, or the key of a reader
 #   SEALED                 a file with documents of an earlier run; Clusters of the stream get the credentials for readers from it
 #   FACTS                  one line for each further output: its name and a jq filter
+#   VERSION, REPOSITORY, REF, RELEASE_TOKEN   the source of the program: see install.sh
 # The exit status is the program's. A failed program also writes its documents, so every output is set from them.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -47,12 +48,7 @@ variable=${variable//-/_}_KEY
 [ -z "${READER-}" ] || export READER_KEY="$READER"
 unset IDENTITY READER STREAM
 
-# Use the program on PATH. Otherwise build the program from the repository and commit of this action.
-if ! command -v "$PROGRAM" >/dev/null; then
-  flake=${GITHUB_ACTION_PATH%/continuous-integration/*}
-  built=$(nix --extra-experimental-features 'nix-command flakes' build --no-link --json "$flake#$PROGRAM")
-  PATH=$(jq --raw-output '.[0].outputs.out' <<<"$built")/bin:$PATH
-fi
+source "$here/install.sh"
 
 # The runner signals only this shell when a job is cancelled, so pass the signal on: the program finishes its current step.
 # Standard error is kept as well, because errors of rejected documents are reported only there.
@@ -71,6 +67,7 @@ done
 wait "$tee" || true
 
 output ready "$(jq --slurp --raw-output --from-file "$here/ready.jq" "$documents")"
+output observed "$(jq --slurp --compact-output '[.[] | select(.status.observed) | {key: "\(.kind)/\(.metadata.name)", value: .status.observed}] | from_entries' "$documents")"
 while read -r name filter; do
   [ -z "$name" ] || output "$name" "$(jq --raw-output "($filter) // empty | select(. != \"known after apply\")" "$documents")"
 done <<<"$FACTS"

@@ -59,7 +59,7 @@ fn the_flake_has_every_output(machine: &Machine) -> Test {
 
     let sources = machine.tools.sh("ls sources")?;
     let sources: Vec<&str> = sources.lines().collect();
-    let packages = [&PROGRAMS[..], &sources, &["default", "lab", "manual"]].concat();
+    let packages = [&PROGRAMS[..], &sources, &["archives", "default", "lab", "manual"]].concat();
     assert_eq!(names_of("packages"), set(&packages));
     let apps = [
         &PROGRAMS[..],
@@ -141,6 +141,7 @@ fn a_program_is_one_static_file_with_its_pages(machine: &Machine) -> Test {
         let help = machine.sh(&machine.folder("nowhere")?, &alone)?;
         assert!(help.contains(&format!("Usage: {program}")), "{help}");
     }
+    archives_hold_what_a_user_installs(machine)?;
     machine.sh(root, "nix build $NIXPKGS")?;
     for program in PROGRAMS {
         for page in [
@@ -150,6 +151,25 @@ fn a_program_is_one_static_file_with_its_pages(machine: &Machine) -> Test {
         ] {
             assert!(root.join("result").join(&page).is_file(), "{page}");
         }
+    }
+    Ok(())
+}
+
+/// Unpacks each archive of a release into a root directory that holds nothing else.
+fn archives_hold_what_a_user_installs(machine: &Machine) -> Test {
+    let root = machine.tools.root();
+    let archives = machine.json("nix build --json --no-link $NIXPKGS .#archives")?;
+    let archives = archives[0]["outputs"]["out"].as_str().ok_or("no output")?.to_owned();
+    let again = format!("nix build --rebuild --no-link $NIXPKGS .#archives && cd {archives} && sha256sum --check --quiet SHA256SUMS-x86_64-linux");
+    machine.sh(root, &again)?;
+    for program in PROGRAMS {
+        let install = format!(
+            "rm -rf installed && mkdir installed && tar -xzf {archives}/{program}-x86_64-linux.tar.gz -C installed
+            cat installed/share/doc/{program}/LICENSE-MIT installed/share/man/man1/{program}.1 installed/share/bash-completion/completions/{program} >/dev/null
+            chroot installed /bin/{program} --version"
+        );
+        let version = machine.sh(&machine.folder("elsewhere")?, &install)?;
+        assert!(version.starts_with(&format!("{program} ")), "{version}");
     }
     Ok(())
 }

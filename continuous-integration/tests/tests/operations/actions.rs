@@ -144,6 +144,8 @@ impl<'a> Plane<'a> {
             &file("secrets.env"),
             "--platform",
             "ubuntu-latest=-self-hosted",
+            "--platform",
+            "ubuntu-24.04-arm=-self-hosted",
             "--container-daemon-socket",
             "-",
             "--env",
@@ -353,16 +355,23 @@ impl<'a> Plane<'a> {
         apply()?.ended("deliver", "success")
     }
 
-    /// Releases a source in place of the programs, because the tests of the flake build the programs.
+    /// Releases a source and a text in place of the programs, because the tests of the flake build the
+    /// programs and their archives.
     fn a_tag_becomes_a_release_that_verifies(&self) -> Test {
         self.sh("cp sources/volume-reader/artifact.yaml tools/artifacts.yaml
-            git add tools/artifacts.yaml && git commit --quiet --message 'A source in place of the programs'")?;
+            sed -i 's|- run: nix .*|- run: mkdir -p archives \&\& echo archive >archives/flux-seed-x86_64-linux.tar.gz|' .github/workflows/release.yaml
+            git add tools/artifacts.yaml .github && git commit --quiet --message 'A source in place of the programs'")?;
         for _ in 0..2 {
             let run = self.act("release", "push", &json!({"ref": "refs/tags/v0.0.1"}))?;
-            run.ended("attest", "success")?;
-            run.ended("release", "success")?;
+            for job in ["attest", "archives", "release"] {
+                run.ended(job, "success")?;
+            }
         }
         let release = self.forge("GET", "releases/tags/v0.0.1", &json!({}))?;
+        assert_eq!(release["draft"], false, "{release}");
+        let assets = release["assets"].as_array().ok_or("no files")?;
+        let names: Vec<_> = assets.iter().map(|asset| &asset["name"]).collect();
+        assert_eq!(names, ["flux-seed-x86_64-linux.tar.gz"]);
         let notes = release["body"].as_str().ok_or("no notes")?;
         let digest =
             document_digest(&self.sh("artifact-attest plan project tools/artifacts.yaml")?)?;
@@ -459,7 +468,7 @@ impl Run {
 
     /// Returns the summary of `job`. Nothing else shows reliably why a step failed: `act` 0.2.89 stops to
     /// read the output of a command that has ended with an error (`pkg/container/host_environment.go`, `exec`),
-    /// so the last lines are lost on a slow machine. `step.rs` tests the annotations in those lines.
+    /// so the last lines are lost on a slow machine. `step/main.rs` tests the annotations in those lines.
     fn summary(&self, job: &str) -> String {
         let of_the_job =
             self.log.iter().filter(|entry| entry["jobID"] == job && entry["command"] == "summary");

@@ -8,9 +8,12 @@ use crate::project::Test;
 /// A repository of actions: its name, and each action's folder and `action.yml`.
 type Repository = (&'static str, &'static [(&'static str, &'static str)]);
 
-const REPOSITORIES: [Repository; 2] = [
+const REPOSITORIES: [Repository; 5] = [
     ("cachix/install-nix-action", &[("", INSTALLER)]),
     ("actions/cache", &[("save", SAVE), ("restore", RESTORE)]),
+    ("actions/attest-build-provenance", &[("", ATTEST)]),
+    ("actions/upload-artifact", &[("", UPLOAD)]),
+    ("actions/download-artifact", &[("", DOWNLOAD)]),
 ];
 
 /// Stand-in for the installer of Nix, which this machine already has.
@@ -52,6 +55,45 @@ runs:
       env: {CACHED: "${{ inputs.path }}", PREFIX: "${{ inputs.restore-keys }}"}
 "#;
 
+/// Stand-in for `actions/attest-build-provenance`, which needs Sigstore's service: the files must exist.
+const ATTEST: &str = r#"
+name: stand-in
+description: Lists the files
+inputs: {subject-path: {required: true}}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      run: ls $SUBJECTS
+      env: {SUBJECTS: "${{ inputs.subject-path }}"}
+"#;
+
+/// Stand-in for `actions/upload-artifact`: keeps files under a name.
+const UPLOAD: &str = r#"
+name: stand-in
+description: Keeps files in a folder of this machine
+inputs: {name: {required: true}, path: {required: true}, if-no-files-found: {default: warn}}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      run: mkdir -p "FOLDER/$NAME" && cp $FILES "FOLDER/$NAME"
+      env: {NAME: "${{ inputs.name }}", FILES: "${{ inputs.path }}"}
+"#;
+
+/// Stand-in for `actions/download-artifact`: copies the files of every name that matches.
+const DOWNLOAD: &str = r#"
+name: stand-in
+description: Copies files from a folder of this machine
+inputs: {pattern: {required: true}, path: {required: true}, merge-multiple: {default: "false"}}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      run: mkdir -p "$TO" && cp FOLDER/$NAMES/* "$TO"
+      env: {NAMES: "${{ inputs.pattern }}", TO: "${{ inputs.path }}"}
+"#;
+
 /// Writes the stand-ins below `root`. Returns the arguments that make `act` use them in place of the
 /// actions in the workflows of `clone`.
 pub(crate) fn write(root: &Path, clone: &Path) -> Test<Vec<String>> {
@@ -72,9 +114,10 @@ pub(crate) fn write(root: &Path, clone: &Path) -> Test<Vec<String>> {
     Ok(arguments)
 }
 
-/// Returns the commit at which the workflow of pull requests uses a repository of actions.
+/// Returns the commit at which the workflows use a repository of actions.
 fn commit(clone: &Path, name: &str) -> Test<String> {
-    let text = fs::read_to_string(clone.join(".github/workflows/plan.yaml"))?;
+    let workflows = ["plan", "release"].map(|name| clone.join(format!(".github/workflows/{name}.yaml")));
+    let text = fs::read_to_string(&workflows[0])? + &fs::read_to_string(&workflows[1])?;
     let line = text.lines().find(|line| line.contains(name)).ok_or("the action is not used")?;
     let commit = line.split_once('@').and_then(|(_, rest)| rest.split(' ').next());
     Ok(commit.ok_or("the action is not pinned")?.to_owned())

@@ -1,9 +1,12 @@
 //! One step of a CI job: how this repository's actions handle a program that fails. The programs are
 //! scripts here; `operations/actions.rs` runs the actions with the real programs.
 
+mod install;
+
 use std::error::Error;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,12 +23,17 @@ struct Step {
 impl Step {
     fn new(program: &str) -> Result<Self, Box<dyn Error>> {
         let step = Self { folder: tempfile::tempdir()? };
-        fs::write(step.path("flux-seed"), format!("#!/usr/bin/env bash\n{program}\n"))?;
-        fs::set_permissions(step.path("flux-seed"), fs::Permissions::from_mode(0o755))?;
+        step.script(&step.path("flux-seed"), &format!("#!/usr/bin/env bash\n{program}\n"))?;
         for file in ["output", "summary"] {
             fs::write(step.path(file), "")?;
         }
         Ok(step)
+    }
+
+    /// Writes a file that can be executed.
+    fn script(&self, path: &Path, text: &str) -> Test {
+        fs::write(path, text)?;
+        Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
