@@ -129,7 +129,10 @@ pub(crate) const COMPONENTS: &[Component] = &[
     // Tests compare the programs with these tools, and the lab does not need them.
     Component {
         name: "oracles",
-        packages: &["github.com/getsops/sops/v3/cmd/sops", "github.com/sigstore/cosign/v3/cmd/cosign"],
+        packages: &[
+            "github.com/getsops/sops/v3/cmd/sops",
+            "github.com/sigstore/cosign/v3/cmd/cosign",
+        ],
         programs: &[("sops", "sops"), ("cosign", "cosign")],
         ..PLAIN
     },

@@ -160,7 +160,9 @@ fn archives_hold_what_a_user_installs(machine: &Machine) -> Test {
     let root = machine.tools.root();
     let archives = machine.json("nix build --json --no-link $NIXPKGS .#archives")?;
     let archives = archives[0]["outputs"]["out"].as_str().ok_or("no output")?.to_owned();
-    let again = format!("nix build --rebuild --no-link $NIXPKGS .#archives && cd {archives} && sha256sum --check --quiet SHA256SUMS-x86_64-linux");
+    let again = format!(
+        "nix build --rebuild --no-link $NIXPKGS .#archives && cd {archives} && sha256sum --check --quiet SHA256SUMS-x86_64-linux"
+    );
     machine.sh(root, &again)?;
     for program in PROGRAMS {
         let install = format!(

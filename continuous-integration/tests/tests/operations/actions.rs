@@ -359,7 +359,7 @@ impl<'a> Plane<'a> {
     /// programs and their archives.
     fn a_tag_becomes_a_release_that_verifies(&self) -> Test {
         self.sh("cp sources/volume-reader/artifact.yaml tools/artifacts.yaml
-            sed -i 's|- run: nix .*|- run: mkdir -p archives \&\& echo archive >archives/flux-seed-x86_64-linux.tar.gz|' .github/workflows/release.yaml
+            sed -i 's|- run: nix .*|- run: mkdir -p archives; echo archive >archives/flux-seed-x86_64-linux.tar.gz|' .github/workflows/release.yaml
             git add tools/artifacts.yaml .github && git commit --quiet --message 'A source in place of the programs'")?;
         for _ in 0..2 {
             let run = self.act("release", "push", &json!({"ref": "refs/tags/v0.0.1"}))?;

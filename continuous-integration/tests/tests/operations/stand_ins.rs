@@ -116,7 +116,8 @@ pub(crate) fn write(root: &Path, clone: &Path) -> Test<Vec<String>> {
 
 /// Returns the commit at which the workflows use a repository of actions.
 fn commit(clone: &Path, name: &str) -> Test<String> {
-    let workflows = ["plan", "release"].map(|name| clone.join(format!(".github/workflows/{name}.yaml")));
+    let workflows =
+        ["plan", "release"].map(|name| clone.join(format!(".github/workflows/{name}.yaml")));
     let text = fs::read_to_string(&workflows[0])? + &fs::read_to_string(&workflows[1])?;
     let line = text.lines().find(|line| line.contains(name)).ok_or("the action is not used")?;
     let commit = line.split_once('@').and_then(|(_, rest)| rest.split(' ').next());

@@ -15,8 +15,8 @@ use crate::{Step, Test};
 
 /// Every command that a runner needs; GitHub's runners have all of them.
 const COMMANDS: [&str; 19] = [
-    "base64", "bash", "cat", "curl", "dirname", "env", "grep", "gzip", "head", "jq", "mktemp", "mv",
-    "rm", "sed", "sort", "tail", "tar", "tee", "tr",
+    "base64", "bash", "cat", "curl", "dirname", "env", "grep", "gzip", "head", "jq", "mktemp",
+    "mv", "rm", "sed", "sort", "tail", "tar", "tee", "tr",
 ];
 
 const GH: &str = r#"#!/usr/bin/env bash
@@ -78,7 +78,10 @@ impl Runner {
     }
 
     /// Runs the step with these variables. Returns its exit status and its messages.
-    fn run(&self, variables: &[(&str, &str)]) -> Result<(Option<i32>, String), Box<dyn std::error::Error>> {
+    fn run(
+        &self,
+        variables: &[(&str, &str)],
+    ) -> Result<(Option<i32>, String), Box<dyn std::error::Error>> {
         let mut command = self.step.command("");
         command
             .env("PATH", self.step.path("commands"))
@@ -139,7 +142,13 @@ fn a_release_without_a_proof_of_its_origin_is_never_started() -> Test {
         ("2.76.0", true, with("VERSION", ""), "does not verify: Error: no attestations found", 1),
         ("2.66.1", false, with("VERSION", ""), "gh 2.66.1 cannot verify the release", 0),
         ("", false, with("VERSION", ""), "gh is missing, and it cannot verify the release", 0),
-        ("2.76.0", false, with("VERSION", "v9.9.9"), "v9.9.9/flux-seed-x86_64-linux.tar.gz cannot be downloaded", 1),
+        (
+            "2.76.0",
+            false,
+            with("VERSION", "v9.9.9"),
+            "v9.9.9/flux-seed-x86_64-linux.tar.gz cannot be downloaded",
+            1,
+        ),
         ("2.76.0", false, with("RUNNER_OS", "macOS"), "no release for macOS on X64", 0),
         ("2.76.0", false, with("VERSION", "main"), "the input `version` is `main`", 0),
         ("2.76.0", false, with("VERSION", "source"), "install Nix before this step", 0),
