@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Creates a release of a tag. The notes list each artifact by digest and the command that verifies its signature. The release
-# is a draft until it has all of its files, so that nobody downloads half of it.
+# is a draft until it has all of its files, so that they appear at once.
 # Environment, in addition to that of forge.sh: STREAM, the attested documents; TAG; FILES, a folder.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")

@@ -130,7 +130,7 @@ fn an_action_of_another_repository_installs_the_release_that_its_ref_or_its_inpu
     Ok(())
 }
 
-// hazard: A step runs a program that somebody has put into a release, with the secrets of the job.
+// hazard: A step runs a replaced file of a release, with the secrets of the job.
 // class: A download is executed before its origin is proven.
 // members: another file under the same name, a file without an attestation, a version of gh that accepts it
 // now: the attestation must name the workflow of the release; otherwise exit 100, and the program is not started
