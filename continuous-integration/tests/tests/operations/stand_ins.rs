@@ -90,7 +90,7 @@ runs:
   using: composite
   steps:
     - shell: bash
-      run: mkdir -p "$TO" && cp FOLDER/$NAMES/* "$TO"
+      run: mkdir -p "$TO"; for folder in FOLDER/$NAMES; do cp "$folder"/* "$TO"; done
       env: {NAMES: "${{ inputs.pattern }}", TO: "${{ inputs.path }}"}
 "#;
 
