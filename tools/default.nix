@@ -120,7 +120,7 @@ in
   # the order in an archive are constant, so that two builds give the same bytes.
   archives = pkgs.runCommand "holistic-archives" { } (''
     mkdir $out
-  '' + lib.concatStrings (lib.mapAttrsToList (name: program: ''
+  '' + lib.concatStringsSep "" (lib.mapAttrsToList (name: program: ''
     mkdir ${name}
     cp -r ${program}/bin ${name}/
     (cd ${manual} && find . -name '${name}.*' -o -name '${name}-*' -o -name ${name} -o -name _${name}) \
