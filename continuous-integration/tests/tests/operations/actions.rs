@@ -5,14 +5,19 @@
 //! Nix and no network. A job gets this machine's PATH and Nix settings alone: it has no age identity
 //! and another home directory.
 
-use std::collections::BTreeMap;
+mod foreign;
+mod run;
+
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use crate::project::{DOCUMENTS, Project, Test, document, documents, kubeconfig, say, unsealed};
+use run::{Run, run};
+
+use crate::project::{DOCUMENTS, Project, Test, document, documents, kubeconfig, unsealed};
 use crate::stand_ins;
 
 /// Owner and name of the repository at the lab's forge.
@@ -23,9 +28,6 @@ const REPOSITORY: &str = "zabronax/holistic";
 const REMOVED_VARIABLES: [&str; 6] =
     ["SOPS_AGE_KEY_FILE", "LAB_CACHE", "LAB_BIN", "LAB_DIR", "LAB_NETWORK", "XDG_CACHE_HOME"];
 
-/// Number of the last messages of a job that a failed test shows.
-const MESSAGES_SHOWN: usize = 60;
-
 pub(crate) fn workflows_give_the_result_of_the_pipe(project: &Project, input: &str) -> Test {
     let plane = Plane::new(project, input)?;
     plane.workflows_are_well_formed()?;
@@ -35,7 +37,8 @@ pub(crate) fn workflows_give_the_result_of_the_pipe(project: &Project, input: &s
     plane.a_job_cannot_use_the_key_of_another_phase(&output)?;
     plane.drift_fails_the_job_of_its_program_and_apply_corrects_it(&output)?;
     plane.a_tag_becomes_a_release_that_verifies()?;
-    plane.every_program_is_an_action(&output)
+    plane.every_program_is_an_action(&output)?;
+    foreign::an_action_works_in_a_repository_without_nix_and_rust(&plane)
 }
 
 /// A clone of the project as in CI, and the access to its forge and cloud.
@@ -127,6 +130,16 @@ impl<'a> Plane<'a> {
         payload: &Value,
         secrets: &[(&str, String)],
     ) -> Test<Run> {
+        run(&mut self.act_command(workflow, event, payload, secrets)?)
+    }
+
+    fn act_command(
+        &self,
+        workflow: &str,
+        event: &str,
+        payload: &Value,
+        secrets: &[(&str, String)],
+    ) -> Test<Command> {
         let root = self.project.root();
         let lines = secrets.iter().map(|(name, value)| format!("{name}={}\n", value.trim()));
         fs::write(root.join("secrets.env"), lines.collect::<String>())?;
@@ -159,12 +172,7 @@ impl<'a> Plane<'a> {
         for variable in REMOVED_VARIABLES {
             act.env_remove(variable);
         }
-        let began = std::time::Instant::now();
-        let ended = act.output()?;
-        let log = String::from_utf8_lossy(&ended.stdout);
-        let log = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        say(&format!("{:6.1} s  act {event} {workflow}", began.elapsed().as_secs_f64()));
-        Ok(Run { log, stderr: String::from_utf8_lossy(&ended.stderr).into_owned() })
+        Ok(act)
     }
 
     fn workflows_are_well_formed(&self) -> Test {
@@ -430,50 +438,6 @@ fn document_digest(text: &str) -> Test<String> {
     let artifact = artifact.ok_or("no artifact")?;
     let digest = artifact["status"]["observed"]["digest"].as_str();
     Ok(digest.ok_or("no digest")?.to_owned())
-}
-
-/// Log of a workflow that `act` has run.
-struct Run {
-    log: Vec<Value>,
-    stderr: String,
-}
-
-impl Run {
-    /// Returns the result of each job that ran.
-    fn results(&self) -> BTreeMap<&str, &str> {
-        self.log
-            .iter()
-            .filter_map(|entry| Some((entry["jobID"].as_str()?, entry["jobResult"].as_str()?)))
-            .collect()
-    }
-
-    fn ended(&self, job: &str, how: &str) -> Test {
-        if self.results().get(job) == Some(&how) {
-            return Ok(());
-        }
-        let of_the_job = self.log.iter().filter(|entry| entry["jobID"] == job);
-        let messages: Vec<_> = of_the_job.filter_map(|entry| entry["msg"].as_str()).collect();
-        let last = messages[messages.len().saturating_sub(MESSAGES_SHOWN)..].join("\n");
-        Err(format!("{job} has not ended as {how}: {:?}\n{last}\n{}", self.results(), self.stderr)
-            .into())
-    }
-
-    /// Returns the last value of an output of a step of `job`.
-    fn output(&self, job: &str, name: &str) -> Option<&str> {
-        let is_output = |entry: &&Value| {
-            entry["jobID"] == job && entry["command"] == "set-output" && entry["name"] == name
-        };
-        self.log.iter().rev().find(is_output)?["arg"].as_str()
-    }
-
-    /// Returns the summary of `job`. Nothing else shows reliably why a step failed: `act` 0.2.89 stops to
-    /// read the output of a command that has ended with an error (`pkg/container/host_environment.go`, `exec`),
-    /// so the last lines are lost on a slow machine. `step/main.rs` tests the annotations in those lines.
-    fn summary(&self, job: &str) -> String {
-        let of_the_job =
-            self.log.iter().filter(|entry| entry["jobID"] == job && entry["command"] == "summary");
-        of_the_job.filter_map(|entry| entry["content"].as_str()).collect()
-    }
 }
 
 /// Independent implementation of derivation.md in Python: derives a phase key from the root on
