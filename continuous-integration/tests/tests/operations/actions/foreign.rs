@@ -15,9 +15,10 @@ use super::run::run;
 use super::{Plane, Test};
 
 /// Commands of GitHub's runners that the action uses, and those that `act` starts for a step.
-const COMMANDS: [&str; 20] = [
-    "base64", "bash", "cat", "curl", "dirname", "env", "git", "grep", "gzip", "head", "id", "jq",
-    "mktemp", "mv", "sed", "sort", "tail", "tar", "tee", "tr",
+const COMMANDS: [&str; 26] = [
+    "act", "base64", "bash", "cat", "chmod", "cp", "curl", "dirname", "env", "git", "grep", "gzip",
+    "head", "id", "jq", "ls", "mkdir", "mktemp", "mv", "sed", "sh", "sort", "tail", "tar", "tee",
+    "tr",
 ];
 
 const GH: &str = "#!/usr/bin/env bash
@@ -42,7 +43,7 @@ jobs:
 pub(super) fn an_action_works_in_a_repository_without_nix_and_rust(plane: &Plane<'_>) -> Test {
     let root = plane.project.root();
     let (repository, commands) = (root.join("foreign"), root.join("commands"));
-    plane.project.sh("mkdir foreign commands && cp -r clone/project foreign && cd foreign && git init --quiet --initial-branch=main && git add --all && git -c user.name=tester -c user.email=tester@example.org commit --quiet --message 'Documents alone'")?;
+    plane.project.sh("mkdir foreign commands && cp -r clone/project foreign && cd foreign && sed -i 's/push: fastForward, branch: main/push: never/' project/repository.yaml && git init --quiet --initial-branch=main && git add --all && git -c user.name=tester -c user.email=tester@example.org commit --quiet --message 'Documents alone'")?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     for name in COMMANDS {
         let mut folders = std::env::split_paths(&path).map(|folder| folder.join(name));
