@@ -166,7 +166,7 @@ impl Reader<'_> {
     /// owners alone (`reqOwner` in routers/api/v1/api.go of v1.26), and lets administrators do the rest.
     pub(crate) fn without_variables(&self, found: &ForgeRepository, refusal: Refusal) -> Refusal {
         if self.0.forge == Forge::Gitea && found.administrator == Some(true) {
-            gitea::needs_owner(self.0, refusal)
+            gitea::needs_owner(self.0, &refusal)
         } else {
             refusal
         }

@@ -53,8 +53,9 @@ pub(crate) fn rules(
     Ok(Readable::Value(rules.filter(|(name, _)| names.contains(name)).collect()))
 }
 
-/// Returns the refusal for a token that administers the repository and whose user does not own it.
-pub(crate) fn needs_owner(remote: &Remote, refusal: Refusal) -> Refusal {
+/// Returns the refusal for a token that administers the repository and whose user does not own it. Members of
+/// a team with administrator access count as owners (`models/perm/access/repo_permission.go` of v1.26).
+pub(crate) fn needs_owner(remote: &Remote, refusal: &Refusal) -> Refusal {
     let owner = &remote.place.owner;
     Refusal {
         what: format!(
@@ -64,12 +65,12 @@ pub(crate) fn needs_owner(remote: &Remote, refusal: Refusal) -> Refusal {
             remote.present()
         ),
         help: format!(
-            "use a token of {owner} (if {owner} is an organisation: of a member of its team {OWNERS}), \
-             or of an administrator of the instance; with this token, nothing is changed: settings, \
-             rules and deploy keys can be changed at the forge, commits can be pushed, and \
-             `data-drain` can copy the history"
+            "use a token of {owner} (if {owner} is an organisation: of a member of a team with \
+             administrator access), or of an administrator of the instance; with this token, nothing \
+             is changed: settings, rules and deploy keys can be changed at the forge, commits can be \
+             pushed, and `data-drain` can copy the history"
         ),
-        ..refusal
+        reason: refusal.reason,
     }
 }
 

@@ -275,7 +275,7 @@ pub(crate) struct Client {
     /// Time at which this run created the repository. GitHub answers 404 for some seconds
     /// afterwards.
     created: OnceLock<Instant>,
-    /// Whether the forge has confirmed that this run deleted the repository.
+    /// Set once the forge has confirmed that this run deleted the repository.
     deleted: AtomicBool,
 }
 

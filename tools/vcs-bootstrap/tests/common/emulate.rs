@@ -301,7 +301,7 @@ fn send(to: SocketAddr, request: &Request) -> io::Result<(u16, Value)> {
 
 /// Returns the accounts of the emulator: a user with a token, and an organisation with an installed App.
 fn seed_text() -> String {
-    let key: String = KEY.lines().map(|line| format!("        {line}\n")).collect();
+    let key = format!("        {}\n", KEY.trim_end().replace('\n', "\n        "));
     format!(
         "tokens:\n  {TOKEN}: {{login: owner, scopes: [repo, workflow, delete_repo, 'admin:org']}}\n\
          github:\n  users: [{{login: owner, name: Owner, email: owner@example.org}}]\n  \

@@ -77,13 +77,13 @@ impl Fleet {
                 let address = stream.local_addr()?;
                 let mut shared = lock(shared);
                 let all = shared.states.values().filter_map(|state| state.repository.clone());
-                let (status, body, headers) = match beyond(request, &all.collect::<Vec<_>>()) {
-                    Some((status, body)) => (status, body, Vec::new()),
-                    None => {
-                        let states = &mut shared.states;
-                        let mock = states.entry(repository.clone()).or_insert_with(State::new);
-                        mock.answer(request, &openapi, address, &folder)
-                    }
+                let all = all.collect::<Vec<_>>();
+                let (status, body, headers) = if let Some((status, body)) = beyond(request, &all) {
+                    (status, body, Vec::new())
+                } else {
+                    let states = &mut shared.states;
+                    let mock = states.entry(repository.clone()).or_insert_with(State::new);
+                    mock.answer(request, &openapi, address, &folder)
                 };
                 let text = if body.is_null() { String::new() } else { body.to_string() };
                 let response = Response::new(status, text);
