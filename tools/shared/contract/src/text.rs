@@ -50,6 +50,8 @@ macro_rules! checked_text {
 
 #[cfg(test)]
 mod tests {
+    #![expect(unreachable_pub, reason = "the macro declares types of documents, which are public")]
+
     crate::checked_text! {
         /// A word of small letters.
         Word,
