@@ -91,8 +91,9 @@ impl Program for VcsBootstrap {
     type Observation = Observation;
     type StepContext = StepContext;
 
-    /// A run waits for the forge most of the time. GitHub permits 100 requests at once, and limits
-    /// requests that write by time (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits>),
+    /// A run waits for the forge most of the time. GitHub permits 100 requests at once, of which a document
+    /// sends 7 at most (four rules, secrets, deploy keys and git's), and limits requests that write by time
+    /// (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits>),
     /// for which all documents share one pause.
     const PARALLEL_MAX: usize = 8;
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ::git::Origin as GitOrigin;
 use data_encoding::HEXLOWER;
+use documents::{Reason, parallel_join};
 use schemars::JsonSchema;
+use secrets::Secret;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -13,7 +15,8 @@ use crate::clients::connection::Remote;
 use crate::clients::forge::{ForgeRepository, Reader};
 use crate::clients::git;
 use crate::model::{
-    Desired, Head, Ownership, OwnershipRecord, Present, Readable, RepositorySlug, Rule, Settings,
+    Desired, Head, Ownership, OwnershipRecord, Present, Readable, Refusal, RepositorySlug, Rule,
+    SeenKey, Settings,
 };
 use crate::ownership::{OwnershipKey, VARIABLE};
 use crate::spec::Push;
@@ -113,36 +116,30 @@ pub(crate) struct Observation {
 }
 
 /// Observes the repository. Lists are read only where `desired` or the ownership record has an entry.
+///
+/// Requests that do not depend on each other are sent at the same time, so that an observation takes as long
+/// as its longest chain: the repository, its variables with the ownership record, the list of rules, a rule.
 pub(crate) fn observe(
     reader: &Reader<'_>,
     ownership: &OwnershipKey,
     desired: &Desired,
     (earlier, former): (Option<u64>, &[RepositorySlug]),
-    refs: impl FnOnce(&ForgeRepository) -> Result<Readable<Refs>, Error>,
+    refs: impl FnOnce(&ForgeRepository) -> Result<Readable<Refs>, Error> + Send,
 ) -> Result<Observation, Error> {
-    let Some(found) = reader.find(earlier, former)? else {
+    let Some(mut found) = reader.find(earlier, former)? else {
         return Ok(Observation { found: None, actual: None, recorded: false });
     };
-    let mut variables = BTreeMap::new();
-    let mark = match reader.variables()? {
-        Readable::Value(mut all) => {
-            let text = all.remove(VARIABLE);
-            variables = all;
-            Readable::Value(text.map_or(Ownership::None, |text| ownership.read(found.id, &text)))
-        }
-        Readable::Denied(refusal) => Readable::Denied(refusal),
-    };
-    let receipt = match mark.value() {
-        Some(Ownership::Ours(receipt)) => receipt.clone(),
-        _ => OwnershipRecord::default(),
-    };
-    let names: BTreeSet<_> = desired.rules.keys().chain(&receipt.rules).cloned().collect();
-    let rules = read_if(!names.is_empty(), || reader.rules(&names))?;
-    let secrets = !desired.secrets.is_empty() || !receipt.secrets.is_empty();
-    let secrets = read_if(secrets, || reader.secrets())?;
-    let keys = !desired.deploy_keys.is_empty() || !receipt.deploy_keys.is_empty();
-    let deploy_keys = read_if(keys, || reader.deploy_keys())?;
-    let (head, tags, has_default_branch) = match refs(&found)? {
+    let (refs, (administrator, lists)) = parallel_join(
+        || refs(&found),
+        || {
+            let administrator = || reader.administrator(&found);
+            parallel_join(administrator, || Lists::read(reader, ownership, desired, &found))
+        },
+    );
+    let (refs, administrator, lists) = (refs?, administrator?, lists?);
+    let Lists { mark, variables, rules, secrets, deploy_keys } = lists;
+    found.administrator = administrator;
+    let (head, tags, has_default_branch) = match refs {
         Readable::Value(Refs { head, tags, has_default_branch }) => {
             (Readable::Value(head), tags, has_default_branch)
         }
@@ -168,6 +165,51 @@ pub(crate) fn observe(
         deploy_keys,
     };
     Ok(Observation { found: Some(found), actual: Some(actual), recorded })
+}
+
+/// The ownership record, and the lists that it covers.
+struct Lists {
+    mark: Readable<Ownership>,
+    variables: BTreeMap<String, String>,
+    rules: Readable<BTreeMap<String, Rule>>,
+    secrets: Readable<BTreeMap<String, Option<String>>>,
+    deploy_keys: Readable<BTreeMap<String, SeenKey>>,
+}
+
+impl Lists {
+    fn read(
+        reader: &Reader<'_>,
+        ownership: &OwnershipKey,
+        desired: &Desired,
+        found: &ForgeRepository,
+    ) -> Result<Self, Error> {
+        let mut variables = BTreeMap::new();
+        let mark = match reader.variables()? {
+            Readable::Value(mut all) => {
+                let text = all.remove(VARIABLE);
+                variables = all;
+                let read = |text: String| ownership.read(found.id, &text);
+                Readable::Value(text.map_or(Ownership::None, read))
+            }
+            Readable::Denied(refusal) => Readable::Denied(reader.without_variables(found, refusal)),
+        };
+        let receipt = match mark.value() {
+            Some(Ownership::Ours(receipt)) => receipt.clone(),
+            _ => OwnershipRecord::default(),
+        };
+        let names: BTreeSet<_> = desired.rules.keys().chain(&receipt.rules).cloned().collect();
+        let needs_secrets = !desired.secrets.is_empty() || !receipt.secrets.is_empty();
+        let needs_keys = !desired.deploy_keys.is_empty() || !receipt.deploy_keys.is_empty();
+        let (rules, (secrets, deploy_keys)) = parallel_join(
+            || read_if(!names.is_empty(), || reader.rules(&names)),
+            || {
+                let secrets = || read_if(needs_secrets, || reader.secrets());
+                parallel_join(secrets, || read_if(needs_keys, || reader.deploy_keys()))
+            },
+        );
+        let (rules, secrets, deploy_keys) = (rules?, secrets?, deploy_keys?);
+        Ok(Self { mark, variables, rules, secrets, deploy_keys })
+    }
 }
 
 /// Reads a list if it is needed; otherwise it counts as empty, so that a token needs no permission for
@@ -199,11 +241,17 @@ pub(crate) fn refs(
         let (head, tags) = (Head::Absent, BTreeMap::new());
         return Ok(Readable::Value(Refs { head, tags, has_default_branch: None }));
     }
-    let token = remote.token()?;
-    let origin = GitOrigin { url: &found.git, token: &token };
     let branches = [history.map(|history| &history.branch), default];
     let branches: Vec<_> = branches.into_iter().flatten().map(String::as_str).collect();
-    Ok(match git::references(&origin, &branches)? {
+    let list = |token: &Secret| git::references(&GitOrigin { url: &found.git, token }, &branches);
+    let token = remote.token()?;
+    let mut listed = list(&token)?;
+    if let Readable::Denied(Refusal { reason: Reason::Unauthorized, .. }) = &listed
+        && remote.client.renews(&token)
+    {
+        listed = list(&remote.token()?)?;
+    }
+    Ok(match listed {
         Readable::Denied(refusal) => Readable::Denied(refusal),
         Readable::Value(seen) => Readable::Value(Refs {
             head: match history {
@@ -232,7 +280,7 @@ impl Observation {
         rules.retain(|name, _| desired.rules.contains_key(name));
         let secrets = actual.secrets.value().into_iter().flat_map(BTreeMap::keys);
         let keys = actual.deploy_keys.value().into_iter().flatten();
-        let declared = |(fingerprint, seen): (&String, &crate::model::SeenKey)| {
+        let declared = |(fingerprint, seen): (&String, &SeenKey)| {
             let key = desired.deploy_keys.get(fingerprint)?.key.clone();
             Some((fingerprint.clone(), DeployKeySeen { key, read_only: seen.read_only }))
         };

@@ -180,8 +180,9 @@ fn refusals(before: &Present) -> Vec<Refusal> {
                 crate::ownership::VARIABLE
             ),
             help: "use the root and the generations with which the variable was written; only if they \
-                   are lost, delete the variable: the repository then counts as created by others, \
-                   and its deploy keys and secrets must be removed by hand"
+                   are lost, or if another person has overwritten the variable, delete it at the forge: \
+                   the repository then counts as created by others, so that `destroy` neither archives nor \
+                   deletes it, and leaves the rules and variables that exist now in place"
                 .to_owned(),
         }),
         Readable::Value(_) => {}

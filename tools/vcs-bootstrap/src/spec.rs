@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use contract::DataPolicy;
+use contract::{DataPolicy, checked_text};
 use documents::Name;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use secrets::Reference;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A repository at the project's forge. Undeclared settings stay unchanged.
+/// A repository at the project's forge. Undeclared settings stay unchanged. Rules, secrets, variables and
+/// deploy keys that this program created are removed once they are no longer declared, by an empty list or by
+/// an absent one, and those of others stay.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Repository {
@@ -86,7 +88,7 @@ pub struct Topics {
     /// Treatment of undeclared topics (default `additive`).
     #[serde(default)]
     pub mode: Mode,
-    /// Declared topics, for example `nix`.
+    /// Declared topics, for example `nix`. An empty list removes every topic if `mode` is `authoritative`.
     pub items: BTreeSet<Topic>,
 }
 
@@ -122,7 +124,8 @@ pub struct History {
     /// Name of the branch, locally and at the forge (default `main`).
     pub branch: Branch,
     /// Names or patterns of the tags that are pushed with the branch, for example `v*` (default: all
-    /// tags). Only tags in the history of the branch are pushed, and no tag of the forge is replaced.
+    /// tags; an empty list: none). Only tags in the history of the branch are pushed, and no tag of the
+    /// forge is replaced.
     pub tags: Option<BTreeSet<Pattern>>,
 }
 
@@ -311,40 +314,7 @@ pub enum OnDestroy {
     Delete,
 }
 
-/// Declares a newtype for a string that passes a check. `$rule` is the error message.
-macro_rules! checked {
-    ($(#[$doc:meta])* $name:ident, $check:expr, $rule:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-        #[serde(try_from = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// Returns the value as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = &'static str;
-
-            fn try_from(text: String) -> Result<Self, Self::Error> {
-                let check: fn(&str) -> bool = $check;
-                if check(&text) { Ok(Self(text)) } else { Err($rule) }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
-checked! {
+checked_text! {
     /// Name of a user or an organisation: 1 to 39 letters, digits, `-`, `_` and `.`.
     Owner,
     |text| {
@@ -355,7 +325,7 @@ checked! {
     "not an owner: use 1 to 39 letters, digits, -, _ and ., beginning with a letter or digit"
 }
 
-checked! {
+checked_text! {
     /// Name of a repository: 1 to 100 letters, digits, `-`, `_` and `.`. GitHub and Gitea reserve the names
     /// `.` and `..`, and names that end like the address of a repository, a wiki or a feed
     /// (`models/repo/repo.go` of Gitea v1.26).
@@ -370,7 +340,7 @@ checked! {
     "not a repository's name: use 1 to 100 letters, digits, -, _ and ., not ending in .git, .wiki, .rss or .atom"
 }
 
-checked! {
+checked_text! {
     /// Former name of the repository, with its former owner if that was another one: `name` or `owner/name`.
     FormerName,
     |text| {
@@ -381,14 +351,14 @@ checked! {
     "not a former name: write `name` or `owner/name`"
 }
 
-checked! {
+checked_text! {
     /// Name of a rule: 1 to 100 characters in one line.
     RuleName,
     |text| (1..=100).contains(&text.chars().count()) && !text.contains(char::is_control) && text.trim() == text,
     "not the name of a rule: use 1 to 100 characters in one line, without surrounding spaces"
 }
 
-checked! {
+checked_text! {
     /// Name of an Actions secret or variable: 1 to 200 of `A-Z`, `0-9` and `_`, not beginning with a digit.
     /// The forges reserve `GITHUB_`, `GITEA_` and `FORGEJO_`
     /// (<https://docs.github.com/en/actions/reference/security/secrets#naming-your-secrets>).
@@ -402,7 +372,7 @@ checked! {
     "not the name of an Actions secret or variable: use A-Z, 0-9 and _, not beginning with a digit, GITHUB_, GITEA_ or FORGEJO_"
 }
 
-checked! {
+checked_text! {
     /// Value of an Actions variable: 1 to 49,152 bytes without carriage returns, which Gitea removes
     /// (<https://docs.github.com/en/actions/reference/workflows-and-actions/variables#limits-for-configuration-variables>).
     VariableValue,
@@ -410,7 +380,7 @@ checked! {
     "not the value of a variable: use 1 to 49,152 bytes without carriage returns"
 }
 
-checked! {
+checked_text! {
     /// Topic: 1 to 35 of `a-z`, `0-9` and `-`, not beginning with `-`.
     Topic,
     |text| {
@@ -420,21 +390,21 @@ checked! {
     "not a topic: use 1 to 35 of a-z, 0-9 and -, not beginning with -"
 }
 
-checked! {
+checked_text! {
     /// Text of one line with at most 350 characters.
     Line,
     |text| text.chars().count() <= 350 && !text.contains(char::is_control) && text.trim() == text,
     "not a single line of at most 350 characters without surrounding spaces"
 }
 
-checked! {
+checked_text! {
     /// Name of a branch that Git accepts.
     Branch,
     |text| is_reference(text) && !text.contains('*'),
     "not a branch name that Git accepts"
 }
 
-checked! {
+checked_text! {
     /// Name of a branch, or a pattern: `*` stands for any characters except `/`.
     Pattern,
     is_reference,

@@ -266,3 +266,59 @@ fn default_branch_is_declared_without_a_push() -> Test {
     assert!(stderr(&run).contains("the forge has no branch nowhere"));
     Ok(())
 }
+
+// hazard: An administrator who is not the owner gets a message about a path, and does not know what to ask for.
+// class: A missing permission is named by its request and not by its holder.
+// members: a collaborator of a user and of an organisation; every verb
+// now: `Forbidden`, exit 100, names the owner, and what the token may do without this program
+#[test]
+fn administrator_who_does_not_own_the_repository_is_told_whose_token_is_needed() -> Test {
+    let (gitea, sandbox) = forge()?;
+    let token = gitea.token_of("guest")?;
+    let guest = Sandbox::new(&gitea.endpoint(), &token)?;
+    gitea.api("POST", "/orgs", Some(&json!({"username": "crew"}).to_string()))?;
+    for owner in ["owner", "crew"] {
+        let spec = format!(
+            "owner: {owner}, visibility: private, history: {{push: fastForward}}, \
+            onDestroy: delete, dataOnDestroy: discard"
+        );
+        sandbox.declare("greeter", &spec)?;
+        guest.declare("greeter", &spec)?;
+        sandbox.run("apply").success();
+        let administers = json!({"permission": "admin"}).to_string();
+        let path = format!("/repos/{owner}/greeter/collaborators/guest");
+        gitea.api("PUT", &path, Some(&administers))?;
+        gitea.proxy.take_writes();
+        for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
+            let run = guest.run(verb).code(100);
+            let said = stderr(&run);
+            assert_eq!(ready(&status(&run)?), ("False", "Forbidden"), "{verb}: {said}");
+            for part in [
+                format!("the token's user administers {owner}/greeter and does not own it"),
+                format!("use a token of {owner}"),
+                "`data-drain` can copy the history".to_owned(),
+            ] {
+                assert!(said.contains(&part), "{verb}: {said}");
+            }
+        }
+        assert_eq!(gitea.proxy.take_writes(), [""; 0]);
+        // As the help says, the token may read the history, and change the settings.
+        let url = format!("http://{}/{owner}/greeter.git", gitea.proxy.address);
+        let url = ::git::Url::try_from(url)?;
+        let token = secrets::Secret::new(token.clone().into());
+        let origin = ::git::Origin { url: &url, token: &token };
+        let list = ["ls-remote", "--quiet", url.as_str(), "refs/heads/main"];
+        let listed = ::git::run(&list, std::path::Path::new("/"), Some(&origin))?;
+        assert!(listed.success && listed.text.contains("refs/heads/main"), "{}", listed.message());
+    }
+    // Gitea takes a member of a team with administrator access for an owner.
+    let team = json!({
+        "name": "admins", "permission": "admin", "includes_all_repositories": true,
+        "units": ["repo.code"],
+    });
+    let team = gitea.api("POST", "/orgs/crew/teams", Some(&team.to_string()))?["id"].clone();
+    gitea.api("PUT", &format!("/teams/{team}/members/guest"), None)?;
+    guest.run("plan --check").success();
+    guest.run("destroy").success();
+    Ok(())
+}

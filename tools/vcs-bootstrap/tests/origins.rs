@@ -6,15 +6,11 @@
 
 #![expect(clippy::print_stdout, reason = "the table of hosts and credentials is for people")]
 
-#[path = "common/apps.rs"]
-mod apps;
 mod common;
-#[path = "common/github.rs"]
-mod github;
-#[path = "common/http.rs"]
-mod http;
-#[path = "common/openapi.rs"]
-mod openapi;
+#[path = "common/mock.rs"]
+mod mock;
+#[path = "common/proxies.rs"]
+mod proxies;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,12 +19,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ::git::{Origin as GitOrigin, Url};
-use common::{ROOT, Sandbox, Test, ready, status};
+use common::{ROOT, Test, ready, status};
 use data_encoding::BASE64;
-use github::GitHub;
-use http::TOKEN;
+use mock::Setup;
+use mock::http::TOKEN;
+use proxies::recorder;
 use secrets::Secret;
-use testing::http::{Response, Server};
+use testing::http::Server;
 
 /// A document that makes the program use both git and the API: a pushed and protected branch.
 const FULL: &str = "owner: owner, description: ours, history: {push: fastForward}, \
@@ -38,10 +35,9 @@ const FULL: &str = "owner: owner, description: ours, history: {push: fastForward
 const FOREIGN: &str = "Zm9yZWlnbjpmb3JlaWdu";
 
 struct World {
-    github: GitHub,
+    setup: Setup,
     other: Server,
     proxy: Server,
-    sandbox: Sandbox,
     /// Log that helpers, hooks and configured commands write to when they run.
     log: PathBuf,
     environment: Vec<(String, String)>,
@@ -49,11 +45,10 @@ struct World {
 
 /// Creates a world in which every configuration that git reads tries to obtain the token.
 fn world() -> Test<World> {
-    let github = GitHub::start()?;
+    let setup = Setup::new(FULL)?;
+    let sandbox = &setup.sandbox;
     let other = recorder("127.76.0.4", 401, ("WWW-Authenticate", "Basic realm=\"other\""))?;
     let proxy = recorder("127.76.0.5", 407, ("Proxy-Authenticate", "Basic realm=\"proxy\""))?;
-    let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
-    sandbox.declare("greeter", FULL)?;
     let log = sandbox.path().join("log");
     let home = sandbox.path().join("home");
     fs::create_dir_all(home.join("hooks"))?;
@@ -63,7 +58,7 @@ fn world() -> Test<World> {
         fs::write(home.join(name), &spy)?;
         fs::set_permissions(home.join(name), fs::Permissions::from_mode(0o755))?;
     }
-    let (forge, host, via) = (github.address, &other.address, &proxy.address);
+    let (forge, host, via) = (setup.address, &other.address, &proxy.address);
     let script = script.display();
     let config = format!(
         "[http]\n\textraHeader = Authorization: Basic {FOREIGN}\n\tproxy = http://foreign:foreign@{via}\n\
@@ -109,17 +104,7 @@ fn world() -> Test<World> {
         ("ALL_PROXY", format!("http://foreign:foreign@{via}")),
     ];
     let environment = pairs.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    Ok(World { github, other, proxy, sandbox, log, environment })
-}
-
-/// Starts a server that must never receive a token. It answers every request with a demand for
-/// credentials.
-fn recorder(
-    host: &str,
-    status: u16,
-    (name, challenge): (&'static str, &'static str),
-) -> std::io::Result<Server> {
-    Server::start((host, 0), move |_| Some(Response::new(status, "").with(name, challenge)))
+    Ok(World { setup, other, proxy, log, environment })
 }
 
 /// Returns the first line and the headers of every request that a server received.
@@ -145,12 +130,12 @@ fn basic(pair: &str) -> String {
 impl World {
     fn run(&self, verb: &str) -> assert_cmd::assert::Assert {
         let environment = self.environment.iter().map(|(name, value)| (&**name, &**value));
-        self.sandbox.run_with(verb, &environment.collect::<Vec<_>>())
+        self.setup.sandbox.run_with(verb, &environment.collect::<Vec<_>>())
     }
 
     /// Returns the number of requests with each credential, by host.
     fn table(&self) -> BTreeMap<&'static str, [usize; 4]> {
-        let forge = self.github.state(|state| state.seen.clone());
+        let forge = self.setup.state(|state| state.seen.clone());
         let forge = forge.into_iter().map(|(line, header)| format!("{line} {header:?}"));
         let hosts = [
             ("forge", forge.collect::<Vec<_>>()),
@@ -206,10 +191,10 @@ fn only_the_forge_sees_its_token_over_a_whole_life() -> Test {
         world.run(verb).success();
     }
     world.run("apply").success();
-    world.sandbox.commit("second")?;
+    world.setup.sandbox.commit("second")?;
     world.run("apply").success();
     let lost = format!("{FULL}, onDestroy: delete, dataOnDestroy: discard");
-    world.sandbox.declare("greeter", &lost)?;
+    world.setup.declare(&lost)?;
     world.run("plan --destroy").success();
     world.run("destroy").success();
     world.assert_kept("plan, apply, verify, destroy");
@@ -226,9 +211,9 @@ fn only_the_forge_sees_its_token_over_a_whole_life() -> Test {
 fn only_the_forge_sees_its_token_when_a_drain_copies_the_history() -> Test {
     let world = world()?;
     world.run("apply").success();
-    let url = format!("http://{}/owner/greeter.git", world.github.address);
+    let url = format!("http://{}/owner/greeter.git", world.setup.address);
     assert!(child(&world, &url)?, "data-drain's commands succeed");
-    assert!(world.sandbox.path().join("mirror.git/packed-refs").exists());
+    assert!(world.setup.sandbox.path().join("mirror.git/packed-refs").exists());
     world.assert_kept("data-drain: ls-remote, clone --mirror");
     Ok(())
 }
@@ -261,7 +246,7 @@ fn child(world: &World, url: &str) -> Test<bool> {
     command.args(["--exact", "git_of_a_drain_runs", "--nocapture"]).env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.envs(world.environment.iter().cloned());
-    command.env("RECORDER_URL", url).current_dir(world.sandbox.path());
+    command.env("RECORDER_URL", url).current_dir(world.setup.sandbox.path());
     let output = command.output()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Ok(String::from_utf8(output.stdout)?.contains("git succeeded"))
@@ -294,16 +279,16 @@ fn neither_the_api_client_nor_git_follows_a_redirect() -> Test {
         let world = world()?;
         let elsewhere = format!("http://{}/repositories/1", world.other.address);
         world.run("apply").success();
-        world.github.state(|state| state.redirects = Some((code, elsewhere.clone())));
+        world.setup.state(|state| state.redirects = Some((code, elsewhere.clone())));
         for verb in ["plan", "apply", "verify", "destroy"] {
             let run = world.run(verb).code(100);
             let status = status(&run)?;
             let reason = if [302, 303].contains(&code) { "Redirected" } else { "Renamed" };
             assert_eq!(ready(&status), ("False", reason), "{verb} {code}");
         }
-        world.github.state(|state| state.redirects = None);
+        world.setup.state(|state| state.redirects = None);
         let git = format!("http://{}/x.git", world.other.address);
-        world.github.state(|state| state.git_refuses = Some(("git-upload-pack", code, git)));
+        world.setup.state(|state| state.git_refuses = Some(("git-upload-pack", code, git)));
         world.run("plan").code(100);
         world.assert_kept(&format!("redirect {code}"));
     }
@@ -315,7 +300,7 @@ fn a_next_page_at_another_host_is_not_requested() -> Test {
     let world = world()?;
     world.run("apply").success();
     let next = format!("http://{}", world.other.address);
-    world.github.state(|state| {
+    world.setup.state(|state| {
         state.next = next;
         state.secrets.extend((0..130).map(|n| (format!("A{n}"), Default::default())));
     });
@@ -333,7 +318,7 @@ fn a_clone_address_at_another_host_gets_no_token() -> Test {
     let world = world()?;
     world.run("apply").success();
     let other = world.other.address.clone();
-    world.github.state(|state| state.clone_host = Some(format!("http://{other}")));
+    world.setup.state(|state| state.clone_host = Some(format!("http://{other}")));
     for verb in ["plan", "apply", "verify", "destroy"] {
         let refused = status(&world.run(verb).code(100))?;
         assert_eq!(ready(&refused), ("False", "ForeignOrigin"), "{verb}");
@@ -346,11 +331,11 @@ fn a_clone_address_at_another_host_gets_no_token() -> Test {
 fn a_partial_clone_is_an_error_before_anything_is_fetched_or_created() -> Test {
     let world = world()?;
     // A commit whose file exists only at the promisor, which is the other host.
-    fs::write(world.sandbox.path().join("large"), "content")?;
-    let blob = world.sandbox.git(&["hash-object", "-w", "large"])?;
-    world.sandbox.git(&["add", "large"])?;
-    world.sandbox.commit("large")?;
-    fs::remove_file(world.sandbox.path().join(format!(
+    fs::write(world.setup.sandbox.path().join("large"), "content")?;
+    let blob = world.setup.sandbox.git(&["hash-object", "-w", "large"])?;
+    world.setup.sandbox.git(&["add", "large"])?;
+    world.setup.sandbox.commit("large")?;
+    fs::remove_file(world.setup.sandbox.path().join(format!(
         ".git/objects/{}/{}",
         &blob[..2],
         &blob[2..]
@@ -359,7 +344,7 @@ fn a_partial_clone_is_an_error_before_anything_is_fetched_or_created() -> Test {
         let refused = status(&world.run(verb).code(100))?;
         assert_eq!(ready(&refused), ("False", "HistoryIncomplete"), "{verb}");
     }
-    assert_eq!(world.github.writes(), [""; 0]);
+    assert_eq!(world.setup.writes(), [""; 0]);
     world.assert_kept("partial clone");
     Ok(())
 }

@@ -1,21 +1,14 @@
 //! Refused pushes: each message of a forge, read through `git push --porcelain`, has a class with a
 //! reason, an exit status and help, and is tried once.
 
-#[path = "common/apps.rs"]
-mod apps;
 mod common;
-#[path = "common/github.rs"]
-mod github;
-#[path = "common/http.rs"]
-mod http;
-#[path = "common/openapi.rs"]
-mod openapi;
+#[path = "common/mock.rs"]
+mod mock;
 
 use std::collections::BTreeSet;
 
-use common::{Sandbox, Test, ready, status, stderr};
-use github::GitHub;
-use http::TOKEN;
+use common::{Test, ready, status, stderr};
+use mock::Setup;
 
 const PLAIN: &str = "owner: owner";
 const HOOK: &str = "pre-receive hook declined";
@@ -243,30 +236,24 @@ fn refusals() -> Vec<(Refusal, &'static str, &'static str)> {
     ]
 }
 
-fn forge() -> Test<(GitHub, Sandbox)> {
-    let github = GitHub::start()?;
-    let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
-    sandbox.declare("greeter", PLAIN)?;
-    sandbox.run("apply").success();
-    sandbox.declare("greeter", &format!("{PLAIN}, history: {{push: fastForward}}"))?;
-    Ok((github, sandbox))
+fn forge() -> Test<Setup> {
+    let setup = Setup::new(PLAIN)?;
+    setup.run("apply").success();
+    setup.declare(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
+    Ok(setup)
 }
 
 /// Applies while the forge answers a push with `refusal`. Returns the run and the number of pushes.
-fn pushed(
-    github: &GitHub,
-    sandbox: &Sandbox,
-    refusal: Refusal,
-) -> (assert_cmd::assert::Assert, usize) {
+fn pushed(setup: &Setup, refusal: Refusal) -> (assert_cmd::assert::Assert, usize) {
     let (code, text) = refusal.response();
     // A forge refuses a token when git asks for the references, and the objects when they arrive.
     let begins = matches!(refusal, Refusal::Http(code, _) if code != 413);
     let service = if begins { "git-receive-pack" } else { "/git-receive-pack" };
-    github.state(|state| state.git_refuses = Some((service, code, text)));
-    github.pushes();
-    let run = sandbox.run("apply");
-    let pushes = github.pushes();
-    github.state(|state| state.git_refuses = None);
+    setup.state(|state| state.git_refuses = Some((service, code, text)));
+    setup.pushes();
+    let run = setup.run("apply");
+    let pushes = setup.pushes();
+    setup.state(|state| state.git_refuses = None);
     (run, pushes)
 }
 
@@ -276,11 +263,11 @@ fn pushed(
 // now: one attempt, exit 100, a reason and help for each
 #[test]
 fn refused_push_is_tried_once_and_has_its_own_reason_and_help() -> Test {
-    let (github, sandbox) = forge()?;
+    let setup = forge()?;
     let table = refusals();
     assert!(table.len() >= 20);
     for (refusal, reason, help) in &table {
-        let (run, pushes) = pushed(&github, &sandbox, *refusal);
+        let (run, pushes) = pushed(&setup, *refusal);
         let run = run.code(100);
         let said = stderr(&run);
         let what = format!("{:?}: {said}", refusal.response());
@@ -293,23 +280,23 @@ fn refused_push_is_tried_once_and_has_its_own_reason_and_help() -> Test {
     let reasons: BTreeSet<_> = table.iter().map(|(_, reason, _)| reason).collect();
     assert!(reasons.len() >= 15, "{reasons:?}");
     // The refusals were the only obstacle.
-    sandbox.run("apply").success();
+    setup.run("apply").success();
     Ok(())
 }
 
 #[test]
 fn push_that_a_busy_forge_rejects_is_tried_again_and_reported_as_temporary() -> Test {
-    let (github, sandbox) = forge()?;
+    let setup = forge()?;
     for refusal in [
         Refusal::Reference("failed to update ref", ""),
         Refusal::Reference("cannot lock ref 'refs/heads/main'", ""),
         Refusal::Objects("index-pack abnormal exit", "fatal: write error: No space left on device"),
         Refusal::Http(503, FAILED),
     ] {
-        let (run, pushes) = pushed(&github, &sandbox, refusal);
+        let (run, pushes) = pushed(&setup, refusal);
         assert_eq!(ready(&status(&run.code(111))?), ("False", "GitFailed"));
         assert!(pushes > 1, "{:?}", refusal.response());
     }
-    sandbox.run("apply").success();
+    setup.run("apply").success();
     Ok(())
 }

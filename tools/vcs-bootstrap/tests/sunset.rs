@@ -1,65 +1,54 @@
 //! Conditions under which `destroy` deletes a repository: a receipt covers its contents, or the
 //! document discards them.
 
-#[path = "common/apps.rs"]
-mod apps;
 mod common;
 #[path = "common/drain.rs"]
 mod drain;
-#[path = "common/github.rs"]
-mod github;
-#[path = "common/http.rs"]
-mod http;
-#[path = "common/openapi.rs"]
-mod openapi;
+#[path = "common/mock.rs"]
+mod mock;
 
 use std::fs;
 use std::process::Command;
 
-use common::{Sandbox, Test, ready, status, stderr};
-use github::GitHub;
-use http::TOKEN;
+use common::{Test, ready, status, stderr};
+use mock::Setup;
+use mock::http::TOKEN;
 use serde_json::{Value, json};
 
 const DELETE: &str = "owner: owner, history: {push: fastForward}, onDestroy: delete";
 
 /// An applied repository, with a key that signs drain receipts.
-struct World {
-    github: GitHub,
-    sandbox: Sandbox,
-}
+struct World(Setup);
 
 impl World {
     fn new() -> Test<Self> {
-        let github = GitHub::start()?;
-        let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
-        sandbox.declare("greeter", DELETE)?;
-        sandbox.run("apply").success();
-        Ok(Self { github, sandbox })
+        let setup = Setup::new(DELETE)?;
+        setup.run("apply").success();
+        Ok(Self(setup))
     }
 
     /// Writes a Drain with a receipt for the present history in front of the Repository.
     fn drain(&self) -> Test {
-        let url = format!("http://{}/owner/greeter.git", self.github.address);
-        self.sandbox.declare("greeter", DELETE)?;
-        drain::write(&self.sandbox, "greeter", url, TOKEN)
+        let url = format!("http://{}/owner/greeter.git", self.0.address);
+        self.0.declare(DELETE)?;
+        drain::write(&self.0.sandbox, "greeter", url, TOKEN)
     }
 
     /// Asserts that `destroy` fails with `reason`, names `what`, and deletes nothing.
     fn assert_kept(&self, reason: &str, what: &str) -> Test {
-        self.github.writes();
-        let run = self.sandbox.run("destroy").code(100);
+        self.0.writes();
+        let run = self.0.run("destroy").code(100);
         assert_eq!(ready(&status(&run)?), ("False", reason), "{what}");
         let said = stderr(&run);
         assert!(said.contains(what), "{said}");
-        assert_eq!(self.github.writes(), [""; 0]);
-        let planned = status(&self.sandbox.run("plan --destroy").success())?;
+        assert_eq!(self.0.writes(), [""; 0]);
+        let planned = status(&self.0.run("plan --destroy").success())?;
         assert_eq!(planned["conditions"][1]["reason"], reason, "the plan reports it, too");
         Ok(())
     }
 
     fn bare(&self, arguments: &[&str]) -> Test {
-        testing::git::git(&self.github.bare("greeter"), arguments).map(drop)
+        testing::git::git(&self.0.bare("greeter"), arguments).map(drop)
     }
 }
 
@@ -68,12 +57,12 @@ fn a_receipt_for_the_history_permits_deleting_a_repository_without_other_content
     let world = World::new()?;
     world.assert_kept("NotDrained", "no receipt proves")?;
     world.drain()?;
-    let gone = status(&world.sandbox.run("destroy").success())?;
+    let gone = status(&world.0.run("destroy").success())?;
     assert_eq!(ready(&gone), ("False", "Destroyed"));
-    assert!(world.github.state(|state| state.repository.is_none()));
+    assert!(world.0.state(|state| state.repository.is_none()));
     // A second run proves the absence.
-    world.sandbox.run("destroy").success();
-    assert_eq!(world.github.state(|state| state.wrong.clone()), [""; 0]);
+    world.0.run("destroy").success();
+    assert_eq!(world.0.state(|state| state.wrong.clone()), [""; 0]);
     Ok(())
 }
 
@@ -87,14 +76,14 @@ fn a_repository_with_contents_beyond_its_history_is_not_deleted() -> Test {
     {
         let world = World::new()?;
         world.drain()?;
-        world.github.state(|state| state.lists.insert(list, vec![json!({"id": 1})]));
+        world.0.state(|state| state.lists.insert(list, vec![json!({"id": 1})]));
         world.assert_kept("NotCovered", what)?;
     }
 
     let world = World::new()?;
     world.drain()?;
     let set = |name: &str, value: bool| {
-        world.github.state(|state| {
+        world.0.state(|state| {
             if let Some(repository) = &mut state.repository {
                 repository[name] = value.into();
             }
@@ -106,17 +95,17 @@ fn a_repository_with_contents_beyond_its_history_is_not_deleted() -> Test {
 
     let copied = Command::new("cp")
         .arg("-r")
-        .args([world.github.bare("greeter"), world.github.bare("greeter.wiki")])
+        .args([world.0.bare("greeter"), world.0.bare("greeter.wiki")])
         .status()?;
     assert!(copied.success());
     world.assert_kept("NotCovered", "a wiki")?;
-    fs::remove_dir_all(world.github.bare("greeter.wiki"))?;
+    fs::remove_dir_all(world.0.bare("greeter.wiki"))?;
 
     // A pointer in a commit that only the forge has, and that its branch no longer contains.
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
-    let file = world.sandbox.path().join("pointer");
+    let file = world.0.sandbox.path().join("pointer");
     fs::write(&file, pointer)?;
-    let bare = world.github.bare("greeter");
+    let bare = world.0.bare("greeter");
     let script = "blob=$(git hash-object -w \"$0\") && tree=$(printf '100644 blob %s\\tmodel.bin\\n' $blob \
         | git mktree) && commit=$(git commit-tree -m x $tree) && git update-ref refs/tags/v1 $commit";
     let mut shell = Command::new("sh");
@@ -131,11 +120,11 @@ fn a_repository_with_contents_beyond_its_history_is_not_deleted() -> Test {
     world.bare(&["update-ref", "-d", "refs/tags/v1"])?;
     world.drain()?;
 
-    world.github.state(|state| state.lists.insert("issues", vec![json!({"id": 1})]));
+    world.0.state(|state| state.lists.insert("issues", vec![json!({"id": 1})]));
     world.assert_kept("NotCovered", "issues")?;
-    world.sandbox.declare("greeter", &format!("{DELETE}, dataOnDestroy: discard"))?;
-    world.sandbox.run("destroy").success();
-    assert!(world.github.state(|state| state.repository.is_none()));
+    world.0.declare(&format!("{DELETE}, dataOnDestroy: discard"))?;
+    world.0.run("destroy").success();
+    assert!(world.0.state(|state| state.repository.is_none()));
     Ok(())
 }
 
@@ -147,10 +136,10 @@ fn a_repository_with_contents_beyond_its_history_is_not_deleted() -> Test {
 fn a_push_during_destroy_keeps_the_repository() -> Test {
     let world = World::new()?;
     world.drain()?;
-    world.github.state(|state| state.races = true);
-    let kept = status(&world.sandbox.run("destroy").code(100))?;
+    world.0.state(|state| state.races = true);
+    let kept = status(&world.0.run("destroy").code(100))?;
     assert_eq!(ready(&kept), ("False", "NotDrained"));
-    assert!(world.github.state(|state| state.repository.is_some()));
+    assert!(world.0.state(|state| state.repository.is_some()));
     assert_eq!(kept["refusals"][0]["reason"], Value::from("NotDrained"));
     Ok(())
 }

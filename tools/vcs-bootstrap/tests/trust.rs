@@ -1,46 +1,18 @@
 //! Conclusions from responses, and settings of existing repositories that are left in place. Uses
 //! the mock of GitHub, with git's own server behind it.
 
-#[path = "common/apps.rs"]
-mod apps;
 mod common;
-#[path = "common/github.rs"]
-mod github;
-#[path = "common/http.rs"]
-mod http;
-#[path = "common/openapi.rs"]
-mod openapi;
+#[path = "common/mock.rs"]
+mod mock;
 
 use std::fs;
 
-use common::{Sandbox, Test, ready, status, steps};
-use github::GitHub;
-use http::TOKEN;
+use common::{Test, ready, status, steps};
+use mock::Setup;
 use serde_json::{Value, json};
 
 const PLAIN: &str =
     "owner: owner, secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]";
-
-fn forge(spec: &str) -> Test<(GitHub, Sandbox)> {
-    let github = GitHub::start()?;
-    let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
-    sandbox.declare("greeter", spec)?;
-    Ok((github, sandbox))
-}
-
-fn assert_described(github: &GitHub) {
-    assert_eq!(github.state(|state| state.wrong.clone()), [""; 0]);
-}
-
-/// Asserts a failure with `reason` and exit status 100, without any write.
-fn assert_refused(github: &GitHub, sandbox: &Sandbox, verb: &str, reason: &str) -> Test {
-    github.writes();
-    let refused = status(&sandbox.run(verb).code(100))?;
-    let known = if reason == "AbsenceUnproven" { "Unknown" } else { "False" };
-    assert_eq!(ready(&refused), (known, reason), "{verb}");
-    assert_eq!(github.writes(), [""; 0], "{verb}");
-    Ok(())
-}
 
 // hazard: A token that may not see the repository makes `destroy` report it as destroyed.
 // class: Silence is taken for absence.
@@ -49,16 +21,16 @@ fn assert_refused(github: &GitHub, sandbox: &Sandbox, verb: &str, reason: &str) 
 // now: `AbsenceUnproven`, exit 100, with what the token lacks; nothing is planned
 #[test]
 fn a_hidden_repository_is_neither_created_nor_reported_as_destroyed() -> Test {
-    let (github, sandbox) = forge(PLAIN)?;
-    sandbox.run("apply").success();
+    let setup = Setup::new(PLAIN)?;
+    setup.run("apply").success();
     // A fine-grained token for other repositories, and a classic token for public repositories.
     for scopes in [None, Some("public_repo")] {
-        github.state(|state| (state.scopes, state.hides_repository) = (scopes, true));
+        setup.state(|state| (state.scopes, state.hides_repository) = (scopes, true));
         for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
-            assert_refused(&github, &sandbox, verb, "AbsenceUnproven")?;
+            setup.assert_refused(verb, "AbsenceUnproven")?;
         }
     }
-    assert_described(&github);
+    setup.assert_described();
     Ok(())
 }
 
@@ -72,21 +44,21 @@ fn a_classic_token_or_the_owners_own_count_proves_absence() -> Test {
         (None, 0, true),
         (None, 1, false),
     ] {
-        let (github, sandbox) = forge(PLAIN)?;
-        github.state(|state| (state.scopes, state.unseen) = (scopes, unseen));
+        let setup = Setup::new(PLAIN)?;
+        setup.state(|state| (state.scopes, state.unseen) = (scopes, unseen));
         if proven {
-            assert_eq!(steps(&status(&sandbox.run("plan").success())?)[0], "create");
-            let gone = status(&sandbox.run("destroy").success())?;
+            assert_eq!(steps(&status(&setup.run("plan").success())?)[0], "create");
+            let gone = status(&setup.run("destroy").success())?;
             assert_eq!(ready(&gone), ("False", "Destroyed"));
         } else {
-            assert_refused(&github, &sandbox, "plan", "AbsenceUnproven")?;
-            assert_refused(&github, &sandbox, "destroy", "AbsenceUnproven")?;
+            setup.assert_refused("plan", "AbsenceUnproven")?;
+            setup.assert_refused("destroy", "AbsenceUnproven")?;
         }
-        assert_described(&github);
+        setup.assert_described();
     }
     // The repository of another user, and of an organisation that the token's user does not own.
-    let (github, sandbox) = forge(&PLAIN.replace("owner: owner", "owner: another"))?;
-    assert_refused(&github, &sandbox, "plan", "AbsenceUnproven")?;
+    let setup = Setup::new(&PLAIN.replace("owner: owner", "owner: another"))?;
+    setup.assert_refused("plan", "AbsenceUnproven")?;
     Ok(())
 }
 
@@ -96,20 +68,23 @@ fn a_classic_token_or_the_owners_own_count_proves_absence() -> Test {
 // now: `Renamed`, exit 100, with its new name
 #[test]
 fn a_renamed_repository_is_found_by_its_number_and_not_reported_as_destroyed() -> Test {
-    let (github, sandbox) = forge(PLAIN)?;
-    let applied = sandbox.run("apply").success();
+    let setup = Setup::new(PLAIN)?;
+    let applied = setup.run("apply").success();
     // The next run reads the previous output, which contains the repository's number.
     let lines = String::from_utf8(applied.get_output().stdout.clone())?;
-    fs::write(sandbox.path().join("repository.yaml"), lines.lines().last().ok_or("a document")?)?;
-    github.rename("greeter", "salute")?;
+    fs::write(
+        setup.sandbox.path().join("repository.yaml"),
+        lines.lines().last().ok_or("a document")?,
+    )?;
+    setup.rename("greeter", "salute")?;
     for forgets_the_old_name in [false, true] {
         if forgets_the_old_name {
-            github.state(|state| state.previously.clear());
+            setup.state(|state| state.previously.clear());
         }
         for verb in ["plan", "apply", "verify", "destroy"] {
-            assert_refused(&github, &sandbox, verb, "Renamed")?;
+            setup.assert_refused(verb, "Renamed")?;
         }
-        let said = sandbox.run("plan").get_output().stderr.clone();
+        let said = setup.run("plan").get_output().stderr.clone();
         assert!(String::from_utf8(said)?.contains("to owner/salute"), "the error has the new name");
     }
     Ok(())
@@ -123,31 +98,31 @@ fn a_renamed_repository_is_found_by_its_number_and_not_reported_as_destroyed() -
 // the key is replaced
 #[test]
 fn a_renamed_repository_stays_ours_and_its_old_deploy_key_is_removed() -> Test {
-    let (github, sandbox) = forge(PLAIN)?;
-    sandbox.run("apply").success();
-    let keys = |github: &GitHub| {
-        github.state(|state| {
+    let setup = Setup::new(PLAIN)?;
+    setup.run("apply").success();
+    let keys = |setup: &Setup| {
+        setup.state(|state| {
             state.keys.values().map(|key| key["key"].clone()).collect::<Vec<Value>>()
         })
     };
-    let before = keys(&github);
-    github.rename("greeter", "salute")?;
-    sandbox.declare("salute", PLAIN)?; // as the help says
-    let applied = status(&sandbox.run("apply").success())?;
+    let before = keys(&setup);
+    setup.rename("greeter", "salute")?;
+    setup.sandbox.declare("salute", PLAIN)?; // as the help says
+    let applied = status(&setup.run("apply").success())?;
     assert_eq!(applied["observed"]["made"], true, "the repository is still recognised as ours");
-    let after = keys(&github);
+    let after = keys(&setup);
     assert_eq!((before.len(), after.len()), (1, 1));
     assert_ne!(before, after, "the key of the old name has no access any more");
-    sandbox.run("plan --check").success();
-    github.writes();
-    sandbox.run("apply").success();
-    assert_eq!(github.writes(), [""; 0]);
-    sandbox.run("destroy").success();
+    setup.run("plan --check").success();
+    setup.writes();
+    setup.run("apply").success();
+    assert_eq!(setup.writes(), [""; 0]);
+    setup.run("destroy").success();
     assert_eq!(
-        github.state(|state| state.repository.clone()).ok_or("a repository")?["archived"],
+        setup.state(|state| state.repository.clone()).ok_or("a repository")?["archived"],
         true
     );
-    assert_eq!(keys(&github).len(), 0);
+    assert_eq!(keys(&setup).len(), 0);
     Ok(())
 }
 
@@ -175,39 +150,39 @@ fn a_rejected_push_is_tried_once_and_its_cause_is_named() -> Test {
         ),
     ];
     for (hook, script, reason) in hooks {
-        let (github, sandbox) = forge(PLAIN)?;
-        sandbox.run("apply").success();
-        github.hook("greeter", hook, script)?;
-        sandbox.declare("greeter", &format!("{PLAIN}, history: {{push: fastForward}}"))?;
-        github.pushes();
-        let refused = status(&sandbox.run("apply").code(100))?;
+        let setup = Setup::new(PLAIN)?;
+        setup.run("apply").success();
+        setup.hook("greeter", hook, script)?;
+        setup.declare(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
+        setup.pushes();
+        let refused = status(&setup.run("apply").code(100))?;
         assert_eq!(ready(&refused), ("False", reason));
-        assert_eq!(github.pushes(), 1, "{reason}");
+        assert_eq!(setup.pushes(), 1, "{reason}");
     }
     for (code, text, reason) in [
         (403, "Write access to repository not granted.", "Forbidden"),
         (403, "This repository was archived so it is read-only.", "Archived"),
         (413, "too large", "QuotaExceeded"),
     ] {
-        let (github, sandbox) = forge(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
-        github.state(|state| state.git_refuses = Some(("git-receive-pack", code, text.to_owned())));
-        github.pushes();
-        let refused = status(&sandbox.run("apply").code(100))?;
+        let setup = Setup::new(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
+        setup.state(|state| state.git_refuses = Some(("git-receive-pack", code, text.to_owned())));
+        setup.pushes();
+        let refused = status(&setup.run("apply").code(100))?;
         assert_eq!(ready(&refused), ("False", reason));
-        assert_eq!(github.pushes(), 1, "{reason}");
+        assert_eq!(setup.pushes(), 1, "{reason}");
     }
     Ok(())
 }
 
 #[test]
 fn an_unreadable_history_does_not_hide_the_rest_of_the_plan() -> Test {
-    let (github, sandbox) = forge(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
-    sandbox.run("apply").success();
+    let setup = Setup::new(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
+    setup.run("apply").success();
     let text = "Write access to repository not granted.".to_owned();
-    github.state(|state| state.git_refuses = Some(("git-upload-pack", 403, text)));
-    assert_refused(&github, &sandbox, "plan", "Forbidden")?;
-    sandbox.declare("greeter", &format!("{PLAIN}, history: {{}}, description: new"))?;
-    let plan = status(&sandbox.run("plan --check").code(3))?;
+    setup.state(|state| state.git_refuses = Some(("git-upload-pack", 403, text)));
+    setup.assert_refused("plan", "Forbidden")?;
+    setup.declare(&format!("{PLAIN}, history: {{}}, description: new"))?;
+    let plan = status(&setup.run("plan --check").code(3))?;
     assert_eq!(steps(&plan), ["changeSettings"]);
     assert_eq!(plan["conditions"][1]["reason"], "Forbidden");
     Ok(())
@@ -221,27 +196,27 @@ fn an_unreadable_history_does_not_hide_the_rest_of_the_plan() -> Test {
 fn a_history_with_lfs_pointers_is_an_error_before_anything_is_created() -> Test {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
     for removed_since in [false, true] {
-        let (github, sandbox) = forge(&format!("{PLAIN}, history: {{}}"))?;
+        let setup = Setup::new(&format!("{PLAIN}, history: {{}}"))?;
         // A text that mentions pointers is not a pointer.
-        fs::write(sandbox.path().join("about.md"), format!("A pointer:\n\n{pointer}"))?;
-        sandbox.git(&["add", "about.md"])?;
-        sandbox.commit("about")?;
-        sandbox.run("plan").success();
-        fs::write(sandbox.path().join("model.bin"), pointer)?;
-        sandbox.git(&["add", "model.bin"])?;
-        sandbox.commit("pointer")?;
+        fs::write(setup.sandbox.path().join("about.md"), format!("A pointer:\n\n{pointer}"))?;
+        setup.sandbox.git(&["add", "about.md"])?;
+        setup.sandbox.commit("about")?;
+        setup.run("plan").success();
+        fs::write(setup.sandbox.path().join("model.bin"), pointer)?;
+        setup.sandbox.git(&["add", "model.bin"])?;
+        setup.sandbox.commit("pointer")?;
         if removed_since {
-            sandbox.git(&["rm", "--quiet", "model.bin"])?;
-            sandbox.commit("gone")?;
+            setup.sandbox.git(&["rm", "--quiet", "model.bin"])?;
+            setup.sandbox.commit("gone")?;
         }
         for verb in ["plan", "apply"] {
-            assert_refused(&github, &sandbox, verb, "NotInCommit")?;
-            let said = String::from_utf8(sandbox.run(verb).get_output().stderr.clone())?;
+            setup.assert_refused(verb, "NotInCommit")?;
+            let said = String::from_utf8(setup.run(verb).get_output().stderr.clone())?;
             assert!(said.contains("model.bin") && !said.contains("about.md"), "{said}");
         }
         // Follow the help: create the repository without the history, and push with git-lfs.
-        sandbox.declare("greeter", &format!("{PLAIN}, history: {{push: never}}"))?;
-        sandbox.run("apply").success();
+        setup.declare(&format!("{PLAIN}, history: {{push: never}}"))?;
+        setup.run("apply").success();
     }
     Ok(())
 }
@@ -253,20 +228,20 @@ fn a_history_with_lfs_pointers_is_an_error_before_anything_is_created() -> Test 
 // its own
 #[test]
 fn a_private_repository_is_not_published_by_a_document_alone() -> Test {
-    let (github, sandbox) = forge(PLAIN)?;
-    sandbox.run("apply").success();
+    let setup = Setup::new(PLAIN)?;
+    setup.run("apply").success();
     let public = format!("{PLAIN}, visibility: public");
-    sandbox.declare("greeter", &public)?;
-    assert_refused(&github, &sandbox, "apply", "PublishNotAllowed")?;
-    sandbox.declare("greeter", &format!("{public}, allowPublish: true"))?;
-    assert_eq!(steps(&status(&sandbox.run("plan").success())?), ["publish"]);
-    sandbox.run("apply").success();
+    setup.declare(&public)?;
+    setup.assert_refused("apply", "PublishNotAllowed")?;
+    setup.declare(&format!("{public}, allowPublish: true"))?;
+    assert_eq!(steps(&status(&setup.run("plan").success())?), ["publish"]);
+    setup.run("apply").success();
     assert_eq!(
-        github.state(|state| state.repository.clone()).ok_or("a repository")?["private"],
+        setup.state(|state| state.repository.clone()).ok_or("a repository")?["private"],
         false
     );
-    sandbox.run("plan --check").success();
-    assert_described(&github);
+    setup.run("plan --check").success();
+    setup.assert_described();
     Ok(())
 }
 
@@ -284,9 +259,9 @@ fn a_changed_rule_keeps_stricter_settings_of_others() -> Test {
              {approvals}}}, statusChecks: [test]}}}}]"
         )
     };
-    let (github, sandbox) = forge(&rule(1))?;
-    sandbox.run("apply").success();
-    github.state(|state| {
+    let setup = Setup::new(&rule(1))?;
+    setup.run("apply").success();
+    setup.state(|state| {
         let rules = state.rulesets.get_mut(&40).expect("the rule")["rules"].as_array_mut();
         for rule in rules.expect("rules") {
             if rule["type"] == "required_status_checks" {
@@ -298,47 +273,47 @@ fn a_changed_rule_keeps_stricter_settings_of_others() -> Test {
             }
         }
     });
-    sandbox.run("plan --check").success();
-    let before = github.state(|state| state.rulesets[&40]["rules"].clone());
-    sandbox.declare("greeter", &rule(2))?;
-    let plan = status(&sandbox.run("plan").success())?;
+    setup.run("plan --check").success();
+    let before = setup.state(|state| state.rulesets[&40]["rules"].clone());
+    setup.declare(&rule(2))?;
+    let plan = status(&setup.run("plan").success())?;
     assert_eq!(plan["plan"][0]["weakens"], Value::Null);
-    sandbox.run("apply").success();
-    let after = github.state(|state| state.rulesets[&40]["rules"].clone());
+    setup.run("apply").success();
+    let after = setup.state(|state| state.rulesets[&40]["rules"].clone());
     let number = "\"required_approving_review_count\":";
     let expected = before.to_string().replace(&format!("{number}1"), &format!("{number}2"));
     assert_eq!(after.to_string(), expected, "only the number of approvals is another");
 
     // The plan names every protection that the document removes.
-    sandbox.declare("greeter", &rule(0).replace("statusChecks: [test]", "statusChecks: [lint]"))?;
-    let plan = status(&sandbox.run("plan").success())?;
+    setup.declare(&rule(0).replace("statusChecks: [test]", "statusChecks: [lint]"))?;
+    let plan = status(&setup.run("plan").success())?;
     let weakens = ["requires 0 approvals instead of 2", "no longer requires the status check test"];
     assert_eq!(plan["plan"][0]["weakens"], json!(weakens));
-    assert_described(&github);
+    setup.assert_described();
     Ok(())
 }
 
 #[test]
 fn a_checkout_without_history_suffices_while_no_push_is_needed() -> Test {
-    let (github, sandbox) = forge(&format!("{PLAIN}, history: {{}}"))?;
-    sandbox.run("apply").success();
-    github.writes();
+    let setup = Setup::new(&format!("{PLAIN}, history: {{}}"))?;
+    setup.run("apply").success();
+    setup.writes();
     // The state that actions/checkout leaves: a detached commit; then a job without a checkout.
-    let head = sandbox.git(&["rev-parse", "HEAD"])?;
-    sandbox.git(&["checkout", "--quiet", "--detach"])?;
-    sandbox.git(&["branch", "-D", "main"])?;
-    fs::write(sandbox.path().join(".git/shallow"), head + "\n")?;
+    let head = setup.sandbox.git(&["rev-parse", "HEAD"])?;
+    setup.sandbox.git(&["checkout", "--quiet", "--detach"])?;
+    setup.sandbox.git(&["branch", "-D", "main"])?;
+    fs::write(setup.sandbox.path().join(".git/shallow"), head + "\n")?;
     for checkout in [true, false] {
         if !checkout {
-            fs::remove_dir_all(sandbox.path().join(".git"))?;
+            fs::remove_dir_all(setup.sandbox.path().join(".git"))?;
         }
         for verb in ["plan --check", "apply", "verify"] {
-            sandbox.run(verb).success();
+            setup.run(verb).success();
         }
     }
-    assert_eq!(github.writes(), [""; 0]);
-    sandbox.declare("another", &format!("{PLAIN}, history: {{}}"))?;
-    github.state(|state| state.repository = None);
-    assert_refused(&github, &sandbox, "apply", "NoHistory")?;
+    assert_eq!(setup.writes(), [""; 0]);
+    setup.sandbox.declare("another", &format!("{PLAIN}, history: {{}}"))?;
+    setup.state(|state| state.repository = None);
+    setup.assert_refused("apply", "NoHistory")?;
     Ok(())
 }

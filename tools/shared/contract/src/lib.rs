@@ -6,6 +6,7 @@
 //! | [`facts`] | typed facts of statuses that other programs read |
 //! | [`gate`] | decision whether data may be deleted, from receipts and the live cluster |
 //! | [`labels`] | labels and annotations on remote objects |
+//! | [`checked_text!`] | types of texts that a document declares and that have a rule |
 //!
 //! Functions return [`secrets::Error`], which also holds each [`ContractError`], so that a program has
 //! one variant for both.
@@ -27,6 +28,7 @@ mod projects;
 mod published;
 mod receipt;
 mod sealed;
+mod text;
 mod verification;
 
 pub use drains::{receipt_keys, receipts, receipts_of_cluster, receipts_of_repository};

@@ -45,7 +45,7 @@ pub use document::{Declared, Kind, StatusOf};
 pub use drive::{run, start};
 pub use interrupt::{check_interrupt, is_interrupted};
 pub use name::Name;
-pub use parallel::{parallel_map, parallel_map_limited};
+pub use parallel::{parallel_join, parallel_map, parallel_map_limited};
 pub use pause::pause;
 pub use plan::Plan;
 pub use program::{Intent, Next, Opened, OpenedBy, Program, StepOf, WritePermit};

@@ -1,4 +1,4 @@
-//! Runs one function on several values in parallel.
+//! Runs functions in parallel: one on several values, or two different ones.
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
@@ -42,6 +42,19 @@ pub fn parallel_map_limited<I: Send, O: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
+/// Calls both functions at the same time, `one` in its own thread, and returns their results. A panic in the
+/// thread continues in the caller.
+pub fn parallel_join<A: Send, B>(
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B,
+) -> (A, B) {
+    thread::scope(|scope| {
+        let thread = scope.spawn(one);
+        let other = other();
+        (thread.join().unwrap_or_else(|panic| resume_unwind(panic)), other)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
@@ -56,6 +69,16 @@ mod tests {
             number * 2
         };
         assert_eq!(parallel_map([1, 2, 3, 4].into_iter(), double), [2, 4, 6, 8]);
+    }
+
+    #[test]
+    fn two_functions_run_at_the_same_time() {
+        let both = Barrier::new(2);
+        let word = |word: &'static str| {
+            both.wait();
+            word
+        };
+        assert_eq!(parallel_join(|| word("one"), || word("other")), ("one", "other"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use contract::checked_text;
 use schemars::JsonSchema;
 use secrets::Reference;
 use serde::Deserialize;
@@ -83,56 +84,30 @@ pub struct RegistryTls {
     pub insecure_skip_verify: bool,
 }
 
-macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $parse:ident, $wrong:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
-        #[serde(try_from = "String")]
-        #[schemars(with = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// Returns the text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = &'static str;
-
-            fn try_from(text: String) -> Result<Self, Self::Error> {
-                if $parse(&text) { Ok(Self(text)) } else { Err($wrong) }
-            }
-        }
-    };
-}
-
-text!(
+checked_text! {
     /// Name of a registry, for example `docker.io`, or `*`.
     RegistryName,
     is_name,
     "neither `*` nor a host with an optional port, for example `docker.io`"
-);
-text!(
+}
+checked_text! {
     /// Host of an endpoint with an optional port, for example `mirror.example.org:5000`.
     RegistryEndpoint,
     is_host,
     "not a host with an optional port, for example `mirror.example.org:5000`"
-);
-text!(
+}
+checked_text! {
     /// URL of a mirror, for example `https://mirror.example.org:5000`.
     MirrorUrl,
     is_mirror,
     "not a URL such as `https://mirror.example.org:5000`, without user, query and fragment"
-);
-text!(
+}
+checked_text! {
     /// Certificates in PEM.
     Pem,
     is_pem,
     "not a certificate in PEM"
-);
+}
 
 fn is_name(text: &str) -> bool {
     text == "*" || is_host(text)

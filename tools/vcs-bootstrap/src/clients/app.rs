@@ -51,9 +51,12 @@ impl App {
         Ok(Self { client_id: client_id.to_owned(), key, tokens: Mutex::default() })
     }
 
-    /// Forgets the token for `owner`, which the forge has rejected.
-    pub(crate) fn forget(&self, owner: &str) {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
+    /// Forgets the token for `owner` that the forge has `rejected`, unless a parallel request has renewed it.
+    pub(crate) fn forget(&self, owner: &str, rejected: &Secret) {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.get(owner).is_some_and(|(token, _)| token.expose() == rejected.expose()) {
+            tokens.remove(owner);
+        }
     }
 
     /// Returns a token of the App's installation at `owner`, from this run or a new one. `send` sends a

@@ -1,8 +1,7 @@
 //! Connection to one repository at a forge, shared by all readers and writers.
 
-use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ::git::Url;
@@ -97,11 +96,11 @@ pub(crate) struct Remote {
     /// Declared owner and name.
     pub(crate) place: RepositorySlug,
     /// Present owner and name, while the repository still has a former name.
-    present: RefCell<Option<RepositorySlug>>,
+    present: Mutex<Option<RepositorySlug>>,
     /// Forge of the project, the only recipient of the token.
     pub(crate) endpoint: contract::Forge,
-    caller: OnceCell<Caller>,
-    of_organisation: OnceCell<bool>,
+    caller: OnceLock<Caller>,
+    of_organisation: OnceLock<bool>,
 }
 
 impl Remote {
@@ -118,8 +117,8 @@ impl Remote {
             contract::Forge::Gitea { .. } => Forge::Gitea,
         };
         let client = Client::new(service, &place.owner, document);
-        let (present, caller) = (RefCell::new(None), OnceCell::new());
-        let of_organisation = OnceCell::new();
+        let (present, caller) = (Mutex::default(), OnceLock::new());
+        let of_organisation = OnceLock::new();
         Ok(Self { client, forge, place, present, endpoint, caller, of_organisation })
     }
 
@@ -130,12 +129,13 @@ impl Remote {
 
     /// Returns the owner and the name under which the repository is now.
     pub(crate) fn present(&self) -> RepositorySlug {
-        self.present.borrow().clone().unwrap_or_else(|| self.place.clone())
+        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        present.unwrap_or_else(|| self.place.clone())
     }
 
     /// Records the name under which the repository is now; `None` is the declared one.
     pub(crate) fn set_present(&self, place: Option<RepositorySlug>) {
-        *self.present.borrow_mut() = place;
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
 
     /// Returns the API path of an object below the repository.

@@ -108,17 +108,19 @@ impl Reader<'_> {
     }
 
     fn read(&self, answer: Answer) -> Result<ForgeRepository, Error> {
-        let mut found = found(&answer.expect(&[200])?, self.0.forge)?;
-        // GitHub reports the permissions of a user, and answers false to an installation of an App that may
-        // do everything (https://github.com/lindell/multi-gitter/issues/224).
-        if found.administrator == Some(false)
-            && self.0.forge == Forge::GitHub
-            && self.0.is_installation()?
-        {
-            found.administrator = None;
-        }
+        let found = found(&answer.expect(&[200])?, self.0.forge)?;
         self.0.endpoint.owns(&found.git)?; // the response must not decide where the token goes
         Ok(found)
+    }
+
+    /// Returns whether the token may administer the repository `found`; `None` if the forge does not tell.
+    /// GitHub reports the permissions of a user, and answers false to an installation of an App that may do
+    /// everything (<https://github.com/lindell/multi-gitter/issues/224>).
+    pub(crate) fn administrator(&self, found: &ForgeRepository) -> Result<Option<bool>, Error> {
+        let is_untold = found.administrator == Some(false)
+            && self.0.forge == Forge::GitHub
+            && self.0.is_installation()?;
+        Ok(found.administrator.filter(|_| !is_untold))
     }
 
     /// Returns the rules among `names`.
@@ -158,6 +160,16 @@ impl Reader<'_> {
             let text = |name: &str| variable[name].as_str().map(str::to_owned);
             Some((text("name")?, text(value)?))
         }))
+    }
+
+    /// Returns why the variables of `found` are needed and may not be read. Gitea shows them, and secrets, to
+    /// owners alone (`reqOwner` in routers/api/v1/api.go of v1.26), and lets administrators do the rest.
+    pub(crate) fn without_variables(&self, found: &ForgeRepository, refusal: Refusal) -> Refusal {
+        if self.0.forge == Forge::Gitea && found.administrator == Some(true) {
+            gitea::needs_owner(self.0, &refusal)
+        } else {
+            refusal
+        }
     }
 
     /// Returns the deploy keys, by fingerprint.

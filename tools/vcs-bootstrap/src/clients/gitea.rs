@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::clients::connection::Remote;
 use crate::clients::dialect::Dialect;
-use crate::model::{Readable, Rule};
+use crate::model::{Readable, Refusal, Rule};
 use crate::spec::{Line, PullRequest, Require};
 
 const PROTECTIONS: &str = "/branch_protections";
@@ -51,6 +51,27 @@ pub(crate) fn rules(
     };
     let rules = protections.iter().filter_map(with_name);
     Ok(Readable::Value(rules.filter(|(name, _)| names.contains(name)).collect()))
+}
+
+/// Returns the refusal for a token that administers the repository and whose user does not own it. Members of
+/// a team with administrator access count as owners (`models/perm/access/repo_permission.go` of v1.26).
+pub(crate) fn needs_owner(remote: &Remote, refusal: &Refusal) -> Refusal {
+    let owner = &remote.place.owner;
+    Refusal {
+        what: format!(
+            "{}; the token's user administers {} and does not own it, so the ownership record, which \
+             is an Actions variable, is unknown",
+            refusal.what,
+            remote.present()
+        ),
+        help: format!(
+            "use a token of {owner} (if {owner} is an organisation: of a member of a team with \
+             administrator access), or of an administrator of the instance; with this token, nothing \
+             is changed: settings, rules and deploy keys can be changed at the forge, commits can be \
+             pushed, and `data-drain` can copy the history"
+        ),
+        reason: refusal.reason,
+    }
 }
 
 /// Returns the field that forbids administrators to merge against a rule, where the forge has one.

@@ -17,6 +17,9 @@ use crate::spec::{Line, PullRequest, Require};
 /// Path of the repository's own rulesets, without those of its organisation.
 const RULESETS: &str = "/rulesets?includes_parents=false";
 
+/// Number of rulesets of one repository that are read at the same time.
+const RULESETS_AT_ONCE_MAX: usize = 4;
+
 const HEADS: &str = "refs/heads/";
 
 /// GitHub's number of the administrators' role.
@@ -40,16 +43,20 @@ pub(crate) fn rules(
         Ok(rulesets) => rulesets,
         Err(refusal) => return Ok(Readable::Denied(refusal)),
     };
+    let declared = rulesets.iter().filter_map(branch_ruleset);
+    let declared: Vec<_> = declared.filter(|(name, _)| names.contains(*name)).collect();
+    // A list has no rules, so each ruleset is one more request. They do not depend on each other.
+    let read = documents::parallel_map_limited(RULESETS_AT_ONCE_MAX, declared, |(name, id)| {
+        let path = remote.path(&format!("/rulesets/{id}"));
+        let ruleset = remote.client.get(&path)?.expect(&[200])?;
+        let rule = rule(&ruleset.body);
+        let rule = rule.ok_or_else(|| ruleset.lacks("a list of rules or branches"))?;
+        Ok::<_, Error>((name.to_owned(), rule))
+    });
     let mut rules = BTreeMap::new();
-    for (name, id) in rulesets.iter().filter_map(branch_ruleset) {
-        if !names.contains(name) {
-            continue;
-        }
-        let ruleset =
-            remote.client.get(&remote.path(&format!("/rulesets/{id}")))?.expect(&[200])?;
-        let rule =
-            rule(&ruleset.body).ok_or_else(|| ruleset.lacks("a list of rules or branches"))?;
-        if rules.insert(name.to_owned(), rule).is_some() {
+    for read in read {
+        let (name, rule) = read?;
+        if rules.insert(name.clone(), rule).is_some() {
             return Ok(Readable::Denied(Refusal {
                 reason: Reason::NotUnique,
                 what: format!("two rulesets are called {name}"),
@@ -330,6 +337,60 @@ mod tests {
             assert_eq!(new.map(Value::to_string), Some(expected.to_string()), "{kind}");
         }
         assert_eq!(after["rules"].as_array().map(Vec::len), Some(23), "and nothing is added");
+    }
+
+    /// Returns every kind of value that fits `schema`.
+    fn values(schema: &Value) -> Vec<Value> {
+        if let Some(words) = schema["enum"].as_array() {
+            return words.clone();
+        }
+        match schema["type"].as_str() {
+            Some("string") => vec![json!("theirs"), json!("")],
+            Some("integer") => vec![json!(0), json!(3)],
+            Some("boolean") => vec![json!(false), json!(true)],
+            Some("array") => {
+                let items = values(&schema["items"]);
+                let single = items.iter().map(|item| json!([item]));
+                single.chain([json!([]), json!(items)]).collect()
+            }
+            _ => vec![example(schema), json!({})],
+        }
+    }
+
+    // A document declares one parameter of this rule. Each of the others has every value alone, beside all
+    // others, and beside none.
+    #[test]
+    fn a_put_keeps_every_value_of_every_undeclared_parameter_of_a_pull_request() {
+        const DECLARED: &str = "required_approving_review_count";
+        let kind = kinds()
+            .into_iter()
+            .find(|kind| kind["properties"]["type"]["enum"][0] == "pull_request");
+        let described = kind.expect("a pull request")["properties"]["parameters"].clone();
+        let all = example(&described);
+        let parameters = described["properties"].as_object().expect("parameters");
+        assert!(parameters.contains_key(DECLARED) && parameters.len() >= 8);
+        // A parameter that GitHub adds later is none of the described ones.
+        let later = ("later".to_owned(), json!({"type": "boolean"}));
+        let undeclared = parameters.iter().filter(|(name, _)| *name != DECLARED);
+        let undeclared = undeclared.map(|(name, schema)| (name.clone(), schema.clone()));
+        let mut worlds = 0;
+        for (name, schema) in undeclared.chain([later]) {
+            for value in values(&schema).into_iter().chain([Value::Null]) {
+                let mut among = all.clone();
+                among[&name] = value.clone();
+                for before in [among, json!({ name.as_str(): value, DECLARED: 1 })] {
+                    let old = json!({"rules": [{"type": "pull_request", "parameters": before}]});
+                    let after = ruleset("main", &declared(2, &[]), &old);
+                    let rules = after["rules"].as_array().expect("rules");
+                    let new = rules.iter().find(|rule| rule["type"] == "pull_request");
+                    let mut expected = before;
+                    expected[DECLARED] = json!(2);
+                    assert_eq!(new.expect("the rule")["parameters"], expected, "{name}");
+                    worlds += 1;
+                }
+            }
+        }
+        assert!(worlds >= 40, "{worlds}");
     }
 
     #[test]

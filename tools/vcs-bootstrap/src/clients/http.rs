@@ -3,8 +3,9 @@
 //! A [`Service`] is shared by all documents of a project, so that the token is resolved once, and the
 //! pause between two writes holds for all of them. A [`Client`] belongs to one document.
 
-use std::cell::Cell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::git::Url;
@@ -273,15 +274,16 @@ pub(crate) struct Client {
     document: String,
     /// Time at which this run created the repository. GitHub answers 404 for some seconds
     /// afterwards.
-    created: Cell<Option<Instant>>,
-    /// Whether the forge has confirmed that this run deleted the repository.
-    deleted: Cell<bool>,
+    created: OnceLock<Instant>,
+    /// Set once the forge has confirmed that this run deleted the repository.
+    deleted: AtomicBool,
 }
 
 impl Client {
     pub(crate) fn new(service: Arc<Service>, owner: &str, document: &str) -> Self {
         let (owner, document) = (owner.to_owned(), document.to_owned());
-        Self { service, owner, document, created: Cell::new(None), deleted: Cell::new(false) }
+        let (created, deleted) = (OnceLock::new(), AtomicBool::new(false));
+        Self { service, owner, document, created, deleted }
     }
 
     /// Whether the credential is the key of an App.
@@ -296,16 +298,16 @@ impl Client {
 
     /// Records that the repository was just created, so that a 404 is retried for some seconds.
     pub(crate) fn has_created(&self) {
-        self.created.set(Some(Instant::now()));
+        self.created.get_or_init(Instant::now);
     }
 
     /// Records that the repository was deleted, so that a 404 proves its absence.
     pub(crate) fn has_deleted(&self) {
-        self.deleted.set(true);
+        self.deleted.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn has_been_deleted(&self) -> bool {
-        self.deleted.get()
+        self.deleted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Answer, Error> {
@@ -353,19 +355,31 @@ impl Client {
         let call = Call { method, path, body, document: &self.document };
         let is_new =
             || self.created.get().is_some_and(|created| created.elapsed() < PROPAGATION_MAX);
-        let answer = self.service.ask(call, || self.token(), is_new)?;
+        let sent = RefCell::new(None::<Secret>);
+        let token = || {
+            let token = self.token()?;
+            *sent.borrow_mut() = Some(token.clone());
+            Ok::<_, Error>(token)
+        };
+        let answer = self.service.ask(call, token, is_new)?;
         if answer.status != 401 {
             return Ok(answer);
         }
-        // A token of an installation may end early, for example when its permissions change. The forge
-        // has rejected the request, so it can be repeated.
-        if let Credential::App(app) = &self.service.credential {
-            app.forget(&self.owner);
+        // The forge has rejected the request, so it can be repeated.
+        if sent.take().is_some_and(|rejected| self.renews(&rejected)) {
             let answer = self.service.ask(call, || self.token(), is_new)?;
             if answer.status != 401 {
                 return Ok(answer);
             }
         }
         Err(Error::Unauthorised)
+    }
+
+    /// Whether the forge will give another token instead of the `rejected` one, which is forgotten. A token of
+    /// an installation may end early, for example when its permissions change.
+    pub(crate) fn renews(&self, rejected: &Secret) -> bool {
+        let Credential::App(app) = &self.service.credential else { return false };
+        app.forget(&self.owner, rejected);
+        true
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
@@ -10,9 +11,9 @@ use ring::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, Unpa
 use serde_json::{Value, json};
 use testing::http::Request;
 
-use crate::github::State;
-use crate::http::Answer;
-use crate::openapi::{OpenApi, overlay};
+use super::github::State;
+use super::http::{Answer, page};
+use super::openapi::{OpenApi, overlay};
 
 /// Client ID of the only App.
 pub(crate) const CLIENT_ID: &str = "Iv23liExample";
@@ -81,8 +82,11 @@ impl State {
     pub(crate) fn act_on_accounts(
         &mut self,
         request: &Request,
+        body: &Value,
         operation: &str,
         openapi: &OpenApi,
+        address: SocketAddr,
+        folder: &Path,
     ) -> Option<Answer> {
         let plain = |status, body| Some((status, body, Vec::new()));
         let name = request.path.split('/').nth(2).unwrap_or_default().to_owned();
@@ -124,8 +128,58 @@ impl State {
                 self.tokens = vec![token.clone()];
                 plain(201, overlay(&openapi.example(operation), &json!({"token": token})))
             }
+            "GET /user" => {
+                let count = usize::from(self.repository.is_some()) + self.unseen;
+                let ours =
+                    json!({"login": "owner", "public_repos": 0, "owned_private_repos": count});
+                let scopes = self.scopes.map(|scopes| ("X-OAuth-Scopes", scopes.to_owned()));
+                let answer = overlay(&openapi.example(operation), &ours);
+                Some((200, answer, scopes.into_iter().collect()))
+            }
+            "GET /user/repos" => {
+                let seen = self.repository.iter().filter(|_| !self.hides_repository);
+                let seen: Vec<_> = seen.cloned().collect();
+                Some(page(request, &self.next, &seen, |items| json!(items)))
+            }
+            "GET /user/memberships/orgs/{org}" => plain(404, json!({"message": "Not Found"})),
+            "POST /user/repos" | "POST /orgs/{org}/repos" => {
+                let example = openapi.example(operation);
+                let (status, answer) = self.create(body, &example, address, folder);
+                plain(status, answer)
+            }
             _ => None,
         }
+    }
+
+    /// Creates the repository, as a forge does.
+    fn create(
+        &mut self,
+        body: &Value,
+        example: &Value,
+        address: SocketAddr,
+        folder: &Path,
+    ) -> (u16, Value) {
+        if self.repository.is_some() {
+            let error = json!({"resource": "Repository", "code": "custom", "field": "name", "message": "name already exists on this account"});
+            let answer = json!({"message": "Repository creation failed.", "errors": [error]});
+            return (422, answer);
+        }
+        let (name, branch) = (body["name"].as_str().unwrap_or_default(), self.default_branch);
+        let made = Command::new("git")
+            .args(["init", "--quiet", "--bare", "--initial-branch", branch])
+            .arg(folder.join("owner").join(format!("{name}.git")))
+            .status();
+        assert!(made.is_ok_and(|status| status.success()));
+        let ours = json!({
+            "name": name, "full_name": format!("owner/{name}"), "owner": {"login": "owner"},
+            "description": null, "homepage": null, "private": true, "has_issues": true,
+            "has_wiki": true, "has_projects": true, "has_discussions": false, "archived": false,
+            "topics": [], "default_branch": branch,
+            "clone_url": format!("http://{address}/owner/{name}.git"),
+            "html_url": format!("http://{address}/owner/{name}"), "permissions": {"admin": true},
+        });
+        self.repository = Some(overlay(&overlay(example, &ours), body));
+        (201, json!(self.repository))
     }
 }
 

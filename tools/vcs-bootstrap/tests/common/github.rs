@@ -8,7 +8,6 @@ use std::error::Error;
 use std::io;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crypto_box::{SecretKey, aead::OsRng};
@@ -17,9 +16,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testing::http::{Request, Response, listen_to_requests};
 
-use crate::apps::{self, Apps};
-use crate::http::{self, Answer, TOKEN, page};
-use crate::openapi::{OpenApi, overlay};
+use super::apps::{self, Apps};
+use super::http::{self, Answer, TOKEN, page};
+use super::openapi::{OpenApi, overlay};
 
 /// Loopback address that only these tests use.
 const HOST: &str = "127.76.0.3";
@@ -47,6 +46,8 @@ pub(crate) struct State {
     pub(crate) gates_rules: bool,
     /// Whether the token may see the actors that are exempt from a rule.
     pub(crate) hides_actors: bool,
+    /// Whether the token may not read the variables.
+    pub(crate) hides_variables: bool,
     /// Scopes of a classic token; a fine-grained token has none.
     pub(crate) scopes: Option<&'static str>,
     /// Whether the existing repository is hidden from the token.
@@ -71,6 +72,10 @@ pub(crate) struct State {
     pub(crate) tokens: Vec<String>,
     /// Accounts and Apps.
     pub(crate) apps: Apps,
+    /// Default branch of the accounts, which a new repository gets.
+    pub(crate) default_branch: &'static str,
+    /// Whether the first pushed branch becomes the default branch.
+    pub(crate) follows_first_push: bool,
     /// First line and `Authorization` header of every request.
     pub(crate) seen: Vec<(String, Option<String>)>,
     /// Requests that differ from GitHub's description.
@@ -89,37 +94,7 @@ pub(crate) struct GitHub {
 impl GitHub {
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let history = tempfile::tempdir()?;
-        let state = Arc::new(Mutex::new(State {
-            repository: None,
-            rulesets: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            variables: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            writes: Vec::new(),
-            hides: 0,
-            limits: 0,
-            fails: 0,
-            loses: None,
-            rotates: false,
-            gates_rules: false,
-            hides_actors: false,
-            scopes: Some("repo, workflow"),
-            hides_repository: false,
-            unseen: 0,
-            redirects: None,
-            git_refuses: None,
-            next: "https://api.github.com".to_owned(),
-            clone_host: None,
-            lists: BTreeMap::new(),
-            races: false,
-            previously: Vec::new(),
-            tokens: vec![TOKEN.to_owned()],
-            apps: Apps::default(),
-            seen: Vec::new(),
-            wrong: Vec::new(),
-            secret_key: (SecretKey::generate(&mut OsRng), 1),
-            clock: 0,
-        }));
+        let state = Arc::new(Mutex::new(State::new()));
         let (shared, folder) = (Arc::clone(&state), history.path().to_owned());
         let openapi = OpenApi::read()?;
         let address = listen_to_requests((HOST, 0), move |request, stream| {
@@ -200,6 +175,44 @@ impl GitHub {
 
 #[allow(dead_code, reason = "not every test that has this module needs all of it")]
 impl State {
+    /// Returns a forge without a repository and without faults.
+    pub(crate) fn new() -> Self {
+        Self {
+            repository: None,
+            rulesets: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            writes: Vec::new(),
+            hides: 0,
+            limits: 0,
+            fails: 0,
+            loses: None,
+            rotates: false,
+            gates_rules: false,
+            hides_actors: false,
+            hides_variables: false,
+            scopes: Some("repo, workflow"),
+            hides_repository: false,
+            unseen: 0,
+            redirects: None,
+            git_refuses: None,
+            next: "https://api.github.com".to_owned(),
+            clone_host: None,
+            lists: BTreeMap::new(),
+            races: false,
+            previously: Vec::new(),
+            tokens: vec![TOKEN.to_owned()],
+            apps: Apps::default(),
+            default_branch: "main",
+            follows_first_push: false,
+            seen: Vec::new(),
+            wrong: Vec::new(),
+            secret_key: (SecretKey::generate(&mut OsRng), 1),
+            clock: 0,
+        }
+    }
+
     fn now(&mut self) -> String {
         self.clock += 1;
         format!(
@@ -216,7 +229,7 @@ impl State {
         String::from_utf8(self.secret_key.0.unseal(&sealed).ok()?).ok()
     }
 
-    fn answer(
+    pub(crate) fn answer(
         &mut self,
         request: &Request,
         openapi: &OpenApi,
@@ -287,42 +300,10 @@ impl State {
         let last = request.path.rsplit('/').next().unwrap_or_default().to_owned();
         let number = last.parse().unwrap_or_default();
         let with = |example: &Value, ours: &Value| overlay(example, ours);
-        if let Some(answer) = self.act_on_accounts(request, operation, openapi) {
+        if let Some(answer) =
+            self.act_on_accounts(request, body, operation, openapi, address, folder)
+        {
             return answer;
-        }
-        match operation {
-            "GET /user" => {
-                let count = usize::from(self.repository.is_some()) + self.unseen;
-                let ours =
-                    json!({"login": "owner", "public_repos": 0, "owned_private_repos": count});
-                let scopes = self.scopes.map(|scopes| ("X-OAuth-Scopes", scopes.to_owned()));
-                let answer = with(&openapi.example(operation), &ours);
-                return (200, answer, scopes.into_iter().collect());
-            }
-            "GET /user/repos" => {
-                let seen = self.repository.iter().filter(|_| !self.hides_repository);
-                let seen: Vec<_> = seen.cloned().collect();
-                return page(request, &self.next, &seen, |items| json!(items));
-            }
-            "GET /user/memberships/orgs/{org}" => return missing(),
-            "POST /user/repos" | "POST /orgs/{org}/repos" => {
-                if self.repository.is_some() {
-                    return plain(
-                        422,
-                        json!({"message": "Repository creation failed.", "errors": [{"resource": "Repository", "code": "custom", "field": "name", "message": "name already exists on this account"}]}),
-                    );
-                }
-                let name = body["name"].as_str().unwrap_or_default();
-                let made = Command::new("git")
-                    .args(["init", "--quiet", "--bare", "--initial-branch=main"])
-                    .arg(folder.join("owner").join(format!("{name}.git")))
-                    .status();
-                assert!(made.is_ok_and(|status| status.success()));
-                let ours = json!({"name": name, "full_name": format!("owner/{name}"), "owner": {"login": "owner"}, "description": null, "homepage": null, "private": true, "has_issues": true, "has_wiki": true, "has_projects": true, "has_discussions": false, "archived": false, "topics": [], "default_branch": "main", "clone_url": format!("http://{address}/owner/{name}.git"), "html_url": format!("http://{address}/owner/{name}"), "permissions": {"admin": true}});
-                self.repository = Some(overlay(&with(&openapi.example(operation), &ours), body));
-                return plain(201, json!(self.repository));
-            }
-            _ => {}
         }
         if self.hides > 0 && self.repository.is_some() && request.method == "GET" {
             self.hides -= 1;
@@ -351,6 +332,14 @@ impl State {
         }
         match operation {
             "GET /repos/{owner}/{repo}" => {
+                if self.follows_first_push {
+                    let heads = folder.join(format!("{owner}/{name}.git/refs/heads"));
+                    let first = std::fs::read_dir(heads).ok().and_then(|mut all| all.next()?.ok());
+                    if let Some(first) = first {
+                        repository["default_branch"] = first.file_name().to_string_lossy().into();
+                        self.follows_first_push = false;
+                    }
+                }
                 let mut repository = repository.clone();
                 if self.apps.installation {
                     repository["permissions"] =
@@ -451,6 +440,9 @@ impl State {
             "DELETE /repos/{owner}/{repo}/actions/secrets/{secret_name}" => {
                 self.secrets.remove(&last);
                 plain(204, Value::Null)
+            }
+            "GET /repos/{owner}/{repo}/actions/variables" if self.hides_variables => {
+                plain(403, json!({"message": "Resource not accessible by personal access token"}))
             }
             "GET /repos/{owner}/{repo}/actions/variables" => {
                 let total = self.variables.len();
