@@ -33,6 +33,7 @@ mod nix;
 mod object_cache;
 mod observe;
 mod oci;
+mod parallel;
 pub mod plan;
 mod rebuild_cache;
 mod sbom;
