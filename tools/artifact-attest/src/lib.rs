@@ -27,6 +27,7 @@ mod git;
 mod image;
 mod json;
 mod keys;
+mod layers;
 mod legacy;
 mod manifests;
 mod nix;
