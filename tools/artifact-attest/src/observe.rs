@@ -221,16 +221,18 @@ impl Inspection<'_> {
         let Ok(Manifest { config, layers, .. }) = serde_json::from_slice(manifest) else {
             return Ok(false);
         };
-        let (are_there, config) = parallel::both(
-            || {
-                let has = |layer: &Descriptor| -> Job<'_, bool> {
-                    let digest = layer.digest.clone();
-                    Box::new(move || reader.has(&digest))
-                };
-                parallel::all(layers.iter().map(has).collect())
-            },
-            || reader.blob(&config.digest),
-        );
+        // Some registries keep the tag of a deleted manifest, so that the tag proves nothing.
+        let manifest_itself: Job<'_, bool> =
+            Box::new(|| Ok(reader.manifest(digest.as_str())?.is_some()));
+        let has = |layer: &Descriptor| -> Job<'_, bool> {
+            let digest = layer.digest.clone();
+            Box::new(move || reader.has(&digest))
+        };
+        let is_named = tagged == Some(&digest);
+        let jobs = is_named.then_some(manifest_itself).into_iter().chain(layers.iter().map(has));
+        let jobs = jobs.collect();
+        let (are_there, config) =
+            parallel::both(|| parallel::all(jobs), || reader.blob(&config.digest));
         let (config, are_there) = (config?, are_there?);
         let fits = config.is_some_and(|config| build_plan.fits(manifest, &config));
         let is_whole = fits && are_there.into_iter().all(|is_there| is_there);
