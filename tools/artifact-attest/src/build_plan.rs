@@ -95,7 +95,10 @@ impl BuildPlan {
     pub(crate) fn tag(&self) -> Result<String, Error> {
         let content = match &self.product {
             Product::Image { build, image, derivation, .. } => {
-                let same = self.metadata(build, image).package(&BTreeMap::new(), "")?.digest();
+                let same = self
+                    .metadata(build, image)
+                    .package(&BTreeMap::new(), &BTreeMap::new(), "")?
+                    .digest();
                 Digest::of(format!("{same} {}", derivation.digest).as_bytes())
             }
             Product::Manifests { package, .. } => package.digest(),
@@ -149,13 +152,13 @@ impl BuildPlan {
             return Err(documents::Error::out_of_order().into());
         };
         // Try the store first: for an existing result, `nix build` would double the time.
-        let closure = nix.closure(derivation).or_else(|_| {
+        let (closure, references) = nix.closure(derivation).or_else(|_| {
             nix.build(derivation, build)?;
             nix.closure(derivation)
         })?;
         let missing = || Error::NixGarbled { command: "path-info" };
         let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
-        Ok(BuildResult { nar_sha256, rebuilt: false, closure })
+        Ok(BuildResult { nar_sha256, rebuilt: false, closure, references })
     }
 
     /// Builds a second time, compares the results, and returns a detail for people. Does not repeat
@@ -195,7 +198,7 @@ impl BuildPlan {
         if let Some(why) = metadata.cannot_start(&derivation.out) {
             return Err(Error::CannotStart { why });
         }
-        metadata.package(&built.closure, &derivation.out)
+        metadata.package(&built.closure, &built.references, &derivation.out)
     }
 
     /// Returns the store path of the build result; empty if the artifact is not built.

@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::bundle;
+use crate::clients::registry::Referrers;
 use crate::clients::registry::writer::{Pushed, Writer};
+use crate::legacy;
 use crate::nix::BuildResult;
 use crate::observe::{Observation, Published};
 use crate::oci::{Blob, Descriptor, Digest, EMPTY, MANIFEST, Package};
+use crate::parallel::{self, Job};
 use crate::session::Session;
 use crate::statement::Predicate;
 use crate::step::Step;
@@ -25,6 +28,8 @@ pub(crate) struct StepContext {
     pub(crate) package: Option<(Package, BuildResult)>,
     /// Whether this run has passed the check that others can fetch the commit.
     pub(crate) is_contained: bool,
+    /// Whether this run has uploaded the configuration of the bundles' manifests.
+    has_bundle_config: bool,
 }
 
 /// Executes `step`, and returns a detail for people.
@@ -51,10 +56,14 @@ pub(crate) fn execute(
             let built = step_context.package.as_ref().map(|(package, _)| package);
             let prebuilt = session.build_plan()?.prebuilt();
             let package = built.or(prebuilt).ok_or_else(documents::Error::out_of_order)?;
-            publish(package, &session.writer(permit))
+            let detail = publish(package, &session.writer(permit))?;
+            step_context.has_bundle_config = true;
+            Ok(detail)
         }
         Step::Attest { statements, .. } => {
-            attest(session, observation.published()?, statements, &session.writer(permit))
+            let published = observation.published()?;
+            let has_config = step_context.has_bundle_config;
+            attest(session, published, statements, has_config, &session.writer(permit))
         }
         Step::Tag { tag, .. } => {
             let tag = tag.value().ok_or_else(documents::Error::out_of_order)?;
@@ -90,47 +99,94 @@ pub(crate) fn finish(session: &Session<'_>, step_context: &mut StepContext) -> R
     Ok(())
 }
 
-/// Uploads the blobs that the repository lacks, then the manifest.
+/// Uploads the blobs that the repository lacks, then the manifest. The configuration of the bundles'
+/// manifests goes with them, because here it costs no round trip of its own.
 fn publish(package: &Package, writer: &Writer) -> Result<String, Error> {
-    let mut sent = 0;
-    for blob in &package.blobs {
-        documents::check_interrupt()?;
-        sent += usize::from(writer.push(blob)? == Pushed::Sent);
-    }
+    let config = bundle_config();
+    let blobs = package.blobs.iter().chain([&config]);
+    let pushed = parallel::all(blobs.map(|blob| push(writer, blob)).collect())?;
+    let own = &pushed[..package.blobs.len()];
+    let sent = own.iter().filter(|pushed| **pushed == Pushed::Sent).count();
     let digest = package.digest();
     writer.put(digest.as_str(), MANIFEST, &package.manifest)?;
-    Ok(format!("blobs sent: {sent}, already there: {}", package.blobs.len() - sent))
+    Ok(format!("blobs sent: {sent}, already there: {}", own.len() - sent))
+}
+
+fn bundle_config() -> Blob {
+    Blob::new(EMPTY, bundle::EMPTY_CONFIG.to_vec())
+}
+
+fn push<'a>(writer: &'a Writer, blob: &'a Blob) -> Job<'a, Pushed> {
+    Box::new(move || writer.push(blob))
+}
+
+/// A signed statement, ready to be published.
+struct Referrer {
+    bundle: Blob,
+    manifest: Vec<u8>,
+    /// Entry in the list of referrers.
+    entry: Value,
 }
 
 /// Signs the statements of the kinds `about`, uploads them, and lists them as referrers.
+///
+/// ```text
+/// bundles ─┐
+/// payload ─┼─► manifests, the list is read ─► list
+/// older signatures: read, configuration ─┘
+/// ```
 fn attest(
     session: &Session<'_>,
     published: &Published,
     about: &BTreeSet<Predicate>,
+    has_bundle_config: bool,
     writer: &Writer,
 ) -> Result<String, Error> {
     let signing = &session.signer()?.signing;
     let subject = Descriptor::of(MANIFEST, &published.manifest);
-    writer.push(&Blob::new(EMPTY, bundle::EMPTY_CONFIG.to_vec()))?;
-    let mut entries = Vec::new();
+    let digest = &subject.digest;
     let statements = published.statements.iter();
-    for (predicate, statement) in statements.filter(|(predicate, _)| about.contains(predicate)) {
-        documents::check_interrupt()?;
+    let statements = statements.filter(|(predicate, _)| about.contains(predicate));
+    let referrer = |(predicate, statement): (&Predicate, &Vec<u8>)| {
         let bundle = signing.sign(statement);
         let referrer = bundle::referrer(&subject, *predicate, &bundle);
-        let bytes = referrer.bytes();
-        writer.push(&Blob::new(bundle::MEDIA_TYPE, bundle))?;
-        let descriptor = Descriptor::of(MANIFEST, &bytes);
-        writer.put(descriptor.digest.as_str(), MANIFEST, &bytes)?;
-        let mut entry: Value = json!(descriptor);
+        let manifest = referrer.bytes();
+        let mut entry = json!(Descriptor::of(MANIFEST, &manifest));
         entry["artifactType"] = json!(referrer.artifact_type);
         entry["annotations"] = json!(referrer.annotations);
-        entries.push(entry);
+        Referrer { bundle: Blob::new(bundle::MEDIA_TYPE, bundle), manifest, entry }
+    };
+    let referrers: Vec<_> = statements.map(referrer).collect();
+    let payload = session.payload(digest);
+    let is_signature = about.contains(&Predicate::Signature);
+
+    // Registries reject a manifest whose blobs are missing.
+    let (config, layer) = (bundle_config(), Blob::new(legacy::PAYLOAD, payload.clone()));
+    let config = (!has_bundle_config).then_some(&config);
+    let layer = is_signature.then_some(&layer);
+    let bundles = referrers.iter().map(|referrer| &referrer.bundle);
+    let blobs = config.into_iter().chain(layer).chain(bundles);
+    // The longest job first.
+    let mut jobs: Vec<Job<'_, Option<Vec<u8>>>> = Vec::new();
+    if is_signature {
+        jobs.push(Box::new(|| writer.prepare_signatures(digest, &payload, signing)));
     }
-    writer.list(&subject.digest, &entries, &[])?;
-    if about.contains(&Predicate::Signature) {
-        writer.sign(&subject.digest, &session.payload(&subject.digest), signing)?;
-    }
+    jobs.extend(blobs.map(|blob| -> Job<'_, Option<Vec<u8>>> {
+        Box::new(move || writer.push(blob).map(|_| None))
+    }));
+    let signatures = parallel::all(jobs)?.into_iter().flatten().next();
+
+    let mut jobs: Vec<Job<'_, Option<Referrers>>> = vec![Box::new(|| writer.known_list(digest))];
+    jobs.extend(referrers.iter().map(|Referrer { manifest, .. }| -> Job<'_, Option<Referrers>> {
+        let name = Digest::of(manifest);
+        Box::new(move || writer.put(name.as_str(), MANIFEST, manifest).map(|()| None))
+    }));
+    jobs.extend(signatures.iter().map(|manifest| -> Job<'_, Option<Referrers>> {
+        Box::new(move || writer.put_signatures(digest, manifest).map(|()| None))
+    }));
+    let known = parallel::all(jobs)?.into_iter().flatten().next();
+    let entries: Vec<_> = referrers.into_iter().map(|referrer| referrer.entry).collect();
+    writer.list(digest, &entries, &[], known)?;
     Ok(format!("key {}", signing.public.id()))
 }
 
@@ -141,5 +197,5 @@ fn detach(subject: &Digest, bundles: &[Digest], writer: &Writer) -> Result<(), E
         documents::check_interrupt()?;
         writer.delete(bundle)?;
     }
-    writer.list(subject, &[], bundles)
+    writer.list(subject, &[], bundles, None)
 }

@@ -1,30 +1,31 @@
-//! Container image of a Nix build result: one layer, whose bytes do not depend on the packing
-//! machine.
+//! Container image of a Nix build result: layers, whose bytes do not depend on the packing machine.
+
+mod archive;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Seek as _, Write};
-use std::os::unix::ffi::OsStrExt as _;
+use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use flate2::{Compression, GzBuilder};
+use documents::parallel_map_limited;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use tar::{EntryType, Header};
+use sha2::Digest as _;
+use tar::EntryType;
 
 use crate::Error;
 use crate::base;
+use crate::layers::{References, layers};
 use crate::nix::Closure;
 use crate::oci::{Blob, Content, Descriptor, Digest, IMAGE_CONFIG, IMAGE_LAYER, Manifest, Package};
 use crate::spec::{Image, System};
+pub(crate) use archive::archive;
+use archive::{Hashing, append, gzip, link, size, sorted, tree};
 
-/// Modification time of every file in a layer, in Unix seconds: 1, as in the Nix store.
-const MADE: u64 = 1;
 /// Top-level names that an image cannot link: the store itself, and the runtime's mount points.
 const RESERVED: [&str; 4] = ["nix", "proc", "dev", "sys"];
-/// Operating system in the header of a gzip stream: unknown.
-const GZIP_OS_UNKNOWN: u8 = 255;
 
 /// Metadata of a container image.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ impl ImageMetadata<'_> {
         annotations(self.source, self.rev)
     }
 
-    fn config(&self, diff_id: &Digest) -> Vec<u8> {
+    fn config(&self, diff_ids: &[Digest]) -> Vec<u8> {
         let Image { user, entrypoint, command, working_directory, ca_certificates, .. } =
             self.image;
         let mut environment = BTreeMap::from([("PATH", "/bin")]);
@@ -68,13 +69,13 @@ impl ImageMetadata<'_> {
             "architecture": self.system.oci(),
             "os": "linux",
             "config": config,
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }))
     }
 
-    fn manifest(&self, config: &[u8], layer: Descriptor) -> Vec<u8> {
+    fn manifest(&self, config: &[u8], layers: Vec<Descriptor>) -> Vec<u8> {
         let config = Descriptor::of(IMAGE_CONFIG, config);
-        Manifest { annotations: self.annotations(), ..Manifest::new(config, layer) }.bytes()
+        Manifest { annotations: self.annotations(), ..Manifest::of(config, layers) }.bytes()
     }
 
     /// Returns the reason why a container of the image could not start, if there is one. `out` is
@@ -116,30 +117,35 @@ impl ImageMetadata<'_> {
     }
 
     /// Returns the image of `closure`. The top-level folders of `out` are linked from `/`.
-    pub(crate) fn package(&self, closure: &Closure, out: &str) -> Result<Package, Error> {
-        let (layer, diff_id) = layer(closure, Path::new(out), &base::files(self.image))
+    pub(crate) fn package(
+        &self,
+        closure: &Closure,
+        references: &References,
+        out: &str,
+    ) -> Result<Package, Error> {
+        let packed = pack(closure, references, Path::new(out), &base::files(self.image))
             .map_err(|source| Error::Unreadable { what: out.to_owned(), source })?;
-        let config = self.config(&diff_id);
-        let manifest = self.manifest(&config, layer.descriptor.clone());
-        Ok(Package { manifest, blobs: vec![layer, Blob::new(IMAGE_CONFIG, config)] })
+        let (mut blobs, diff_ids): (Vec<_>, Vec<_>) = packed.into_iter().unzip();
+        let config = self.config(&diff_ids);
+        let layers = blobs.iter().map(|blob| blob.descriptor.clone()).collect();
+        let manifest = self.manifest(&config, layers);
+        blobs.push(Blob::new(IMAGE_CONFIG, config));
+        Ok(Package { manifest, blobs })
     }
 
     /// Whether a published manifest and configuration equal those that [`Self::package`] would make
-    /// of the published layer.
+    /// of the published layers.
     pub(crate) fn fits(&self, manifest: &[u8], config: &[u8]) -> bool {
-        let layer = serde_json::from_slice::<Manifest>(manifest).ok();
-        let layer = layer.and_then(|manifest| manifest.layers.into_iter().next());
-        let diff_id = serde_json::from_slice::<Value>(config).ok();
-        let diff_id =
-            diff_id.and_then(|config| config["rootfs"]["diff_ids"][0].as_str().map(str::to_owned));
-        match (layer, diff_id.map(Digest::try_from)) {
-            (Some(layer), Some(Ok(diff_id))) => {
-                layer.media_type == IMAGE_LAYER
-                    && self.config(&diff_id) == config
-                    && self.manifest(config, layer) == manifest
-            }
-            _ => false,
-        }
+        let layers = serde_json::from_slice::<Manifest>(manifest).map(|manifest| manifest.layers);
+        let diff_ids = serde_json::from_slice::<Value>(config)
+            .and_then(|config| serde_json::from_value(config["rootfs"]["diff_ids"].clone()));
+        let (Ok(layers), Ok::<Vec<Digest>, _>(diff_ids)) = (layers, diff_ids) else { return false };
+        let is_layer = |layer: &Descriptor| layer.media_type == IMAGE_LAYER;
+        !layers.is_empty()
+            && layers.len() == diff_ids.len()
+            && layers.iter().all(is_layer)
+            && self.config(&diff_ids) == config
+            && self.manifest(config, layers) == manifest
     }
 }
 
@@ -148,15 +154,51 @@ pub(crate) fn annotations(source: &str, rev: &str) -> BTreeMap<String, String> {
     [(title("revision"), rev.to_owned()), (title("source"), source.to_owned())].into()
 }
 
-/// Returns the layer, and the digest of its uncompressed bytes.
-fn layer(closure: &Closure, out: &Path, base: &base::Files) -> io::Result<(Blob, Digest)> {
+/// Returns the layers of `closure`, each with the digest of its uncompressed bytes.
+fn pack(
+    closure: &Closure,
+    references: &References,
+    out: &Path,
+    base: &base::Files,
+) -> io::Result<Vec<(Blob, Digest)>> {
+    let sizes = closure.keys().map(|path| Ok((path.as_str(), size(Path::new(path))?)));
+    let sizes = sizes.collect::<io::Result<BTreeMap<_, _>>>()?;
+    let layers = layers(&sizes, references, &out.to_string_lossy());
+    let last = layers.len() - 1;
+    // Compression takes most of the time.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let packed = parallel_map_limited(threads, layers.iter().enumerate(), |(index, paths)| {
+        layer(paths, (index == last).then_some((out, base)))
+    });
+    packed.into_iter().collect()
+}
+
+/// Returns the layer with `paths`, and the digest of its uncompressed bytes. The last layer of an image has
+/// the links to the build result, and the files that every image has.
+fn layer(paths: &[&str], last: Option<(&Path, &base::Files)>) -> io::Result<(Blob, Digest)> {
     let mut archive = tar::Builder::new(Hashing::new(gzip(Hashing::new(tempfile::tempfile()?))));
-    for folder in ancestors(closure) {
+    for folder in ancestors(paths) {
         append(&mut archive, &folder, EntryType::Directory, 0o755, 0, io::empty())?;
     }
-    for path in closure.keys() {
+    for path in paths {
         tree(&mut archive, Path::new(path))?;
     }
+    if let Some((out, base)) = last {
+        top(&mut archive, out, base)?;
+    }
+    let archive = archive.into_inner()?;
+    let diff_id = Digest::from_sha256(&archive.hash.finalize());
+    let mut compressed = archive.inner.finish()?;
+    compressed.flush()?;
+    let (digest, size) = (Digest::from_sha256(&compressed.hash.finalize()), compressed.size);
+    let mut file = compressed.inner;
+    file.rewind()?;
+    let descriptor = Descriptor { media_type: IMAGE_LAYER.to_owned(), digest, size };
+    Ok((Blob { descriptor, content: Content::File(file) }, diff_id))
+}
+
+/// Appends the links to the build result, and the files that every image has.
+fn top<W: Write>(archive: &mut tar::Builder<W>, out: &Path, base: &base::Files) -> io::Result<()> {
     let mut linked = Vec::new();
     for entry in sorted(out)? {
         let name = Path::new(entry.file_name().unwrap_or_default());
@@ -174,11 +216,11 @@ fn layer(closure: &Closure, out: &Path, base: &base::Files) -> io::Result<(Blob,
     for folder in [("etc", 0o755), ("tmp", 0o1777)] {
         let name = Path::new(folder.0);
         if linked.iter().all(|(linked, _)| linked != name) {
-            append(&mut archive, name, EntryType::Directory, folder.1, 0, io::empty())?;
+            append(archive, name, EntryType::Directory, folder.1, 0, io::empty())?;
         }
     }
     for (name, to) in &linked {
-        link(&mut archive, name, to)?;
+        link(archive, name, to)?;
     }
     // A file of the package wins over one of these.
     let is_free = |path: &Path| linked.iter().all(|(linked, _)| !path.starts_with(linked));
@@ -186,30 +228,18 @@ fn layer(closure: &Closure, out: &Path, base: &base::Files) -> io::Result<(Blob,
         for folder in Path::new(path).ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
             // `etc` exists since the loop above.
             if folder.components().count() > 1 {
-                append(&mut archive, folder, EntryType::Directory, 0o755, 0, io::empty())?;
+                append(archive, folder, EntryType::Directory, 0o755, 0, io::empty())?;
             }
         }
         let size = content.len() as u64;
-        append(&mut archive, Path::new(path), EntryType::Regular, 0o444, size, content.as_slice())?;
+        append(archive, Path::new(path), EntryType::Regular, 0o444, size, content.as_slice())?;
     }
-    let archive = archive.into_inner()?;
-    let diff_id = Digest::from_sha256(&archive.hash.finalize());
-    let mut compressed = archive.inner.finish()?;
-    compressed.flush()?;
-    let (digest, size) = (Digest::from_sha256(&compressed.hash.finalize()), compressed.size);
-    let mut file = compressed.inner;
-    file.rewind()?;
-    let descriptor = Descriptor { media_type: IMAGE_LAYER.to_owned(), digest, size };
-    Ok((Blob { descriptor, content: Content::File(file) }, diff_id))
+    Ok(())
 }
 
-pub(crate) fn gzip<W: Write>(to: W) -> flate2::write::GzEncoder<W> {
-    GzBuilder::new().mtime(0).operating_system(GZIP_OS_UNKNOWN).write(to, Compression::new(6))
-}
-
-/// Returns every folder above the paths of `closure` except the root: `nix`, `nix/store`.
-fn ancestors(closure: &Closure) -> Vec<PathBuf> {
-    let above = closure.keys().flat_map(|path| Path::new(path).ancestors().skip(1));
+/// Returns every folder above `paths` except the root: `nix`, `nix/store`.
+fn ancestors(paths: &[&str]) -> Vec<PathBuf> {
+    let above = paths.iter().flat_map(|path| Path::new(path).ancestors().skip(1));
     let mut above: Vec<_> = above.filter_map(|folder| folder.strip_prefix("/").ok()).collect();
     above.retain(|folder| !folder.as_os_str().is_empty());
     above.sort();
@@ -217,106 +247,19 @@ fn ancestors(closure: &Closure) -> Vec<PathBuf> {
     above.into_iter().map(Path::to_owned).collect()
 }
 
-fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut entries =
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    entries.sort();
-    Ok(entries)
-}
-
-fn tree<W: Write>(archive: &mut tar::Builder<W>, path: &Path) -> io::Result<()> {
-    let there = fs::symlink_metadata(path)?;
-    let name = path.strip_prefix("/").unwrap_or(path);
-    if there.is_symlink() {
-        return link(archive, name, &fs::read_link(path)?);
-    }
-    // The Nix store keeps no mode except the executable bit.
-    let executable = there.is_dir() || there.permissions().mode() & 0o100 != 0;
-    let mode = if executable { 0o555 } else { 0o444 };
-    if there.is_dir() {
-        append(archive, name, EntryType::Directory, mode, 0, io::empty())?;
-        return sorted(path)?.iter().try_for_each(|entry| tree(archive, entry));
-    }
-    append(archive, name, EntryType::Regular, mode, there.len(), File::open(path)?)
-}
-
-fn header(kind: EntryType, mode: u32, size: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(MADE);
-    header.set_size(size);
-    header
-}
-
-fn append<W: Write>(
-    archive: &mut tar::Builder<W>,
-    name: &Path,
-    kind: EntryType,
-    mode: u32,
-    size: u64,
-    content: impl io::Read,
-) -> io::Result<()> {
-    let mut name = name.as_os_str().as_bytes().to_vec();
-    if kind == EntryType::Directory {
-        name.push(b'/');
-    }
-    let name = PathBuf::from(std::ffi::OsStr::from_bytes(&name));
-    archive.append_data(&mut header(kind, mode, size), name, content)
-}
-
-fn link<W: Write>(archive: &mut tar::Builder<W>, name: &Path, to: &Path) -> io::Result<()> {
-    archive.append_link(&mut header(EntryType::Symlink, 0o777, 0), name, to)
-}
-
-/// Returns the files as a compressed tar archive, and the digest of the uncompressed bytes.
-pub(crate) fn archive(files: &BTreeMap<String, Vec<u8>>) -> io::Result<(Vec<u8>, Digest)> {
-    let mut archive = tar::Builder::new(Hashing::new(gzip(Vec::new())));
-    for (name, content) in files {
-        let (name, size) = (Path::new(name), content.len() as u64);
-        append(&mut archive, name, EntryType::Regular, 0o644, size, content.as_slice())?;
-    }
-    let archive = archive.into_inner()?;
-    let diff_id = Digest::from_sha256(&archive.hash.finalize());
-    Ok((archive.inner.finish()?, diff_id))
-}
-
-/// Writer that hashes and counts the bytes passing through.
-struct Hashing<W> {
-    inner: W,
-    hash: Sha256,
-    size: u64,
-}
-
-impl<W> Hashing<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, hash: Sha256::new(), size: 0 }
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        self.size += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    /// Returns the only layer of a closure of one path.
+    fn only_layer(out: &Path, base: &base::Files) -> io::Result<(Blob, Digest)> {
+        let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
+        let mut packed = pack(&closure, &References::new(), out, base)?;
+        assert_eq!(packed.len(), 1, "a small closure has one layer");
+        Ok(packed.remove(0))
+    }
 
     fn files(root: &Path) -> io::Result<()> {
         fs::create_dir_all(root.join("bin"))?;
@@ -331,12 +274,11 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("a-path-in-a-store-that-is-long-enough-to-need-more-than-one-header-of-a-tar-archive-because-it-exceeds-a-hundred");
         files(&out)?;
-        let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
-        let (first, diff_id) = layer(&closure, &out, &base::Files::new())?;
-        let notes = File::options().append(true).open(out.join("notes"))?;
+        let (first, diff_id) = only_layer(&out, &base::Files::new())?;
+        let notes = fs::File::options().append(true).open(out.join("notes"))?;
         notes.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(9))?;
         fs::set_permissions(out.join("bin/run"), fs::Permissions::from_mode(0o700))?;
-        let (second, again) = layer(&closure, &out, &base::Files::new())?;
+        let (second, again) = only_layer(&out, &base::Files::new())?;
         assert_eq!((first.descriptor, diff_id), (second.descriptor, again));
         Ok(())
     }
@@ -346,8 +288,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("out");
         files(&out)?;
-        let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
-        let (blob, _) = layer(&closure, &out, &base::Files::new())?;
+        let (blob, _) = only_layer(&out, &base::Files::new())?;
         let Content::File(file) = blob.content else { unreachable!("a layer is a file") };
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
         let mut links = BTreeMap::new();
@@ -361,6 +302,98 @@ mod tests {
         Ok(())
     }
 
+    /// Creates a closure of 40 packages of one MiB and a build result, which refers to all of them. Returns
+    /// the closure, the references, and the path of the build result.
+    fn large_closure(
+        store: &Path,
+        changed: Option<usize>,
+    ) -> io::Result<(Closure, References, PathBuf)> {
+        let version = |index| if changed == Some(index) { 2 } else { 1 };
+        let letter = |number: usize| char::from(b'a' + u8::try_from(number).unwrap_or_default());
+        let part = |index: usize| {
+            let (name, version) = ([letter(index / 20), letter(index % 20)], version(index));
+            store.join(format!("{index:031}{version}-part-{}{}-{version}.0", name[0], name[1]))
+        };
+        let out = store.join(format!("{:031}{}-app-1.0", 99, u8::from(changed.is_some())));
+        files(&out)?;
+        for index in 0..40 {
+            fs::write(
+                part(index),
+                vec![u8::try_from(version(index)).unwrap_or_default(); 1 << 20],
+            )?;
+        }
+        let parts = (0..40).map(|index| part(index).display().to_string());
+        let references = References::from([(out.display().to_string(), parts.clone().collect())]);
+        let paths = parts.chain([out.display().to_string()]);
+        Ok((paths.map(|path| (path, "0".repeat(64))).collect(), references, out))
+    }
+
+    fn names(blob: Blob) -> io::Result<Vec<String>> {
+        let Content::File(file) = blob.content else { unreachable!("a layer is a file") };
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+        let entries = archive.entries()?;
+        entries.map(|entry| Ok(entry?.path()?.display().to_string())).collect()
+    }
+
+    #[test]
+    fn the_second_version_of_a_large_closure_sends_at_most_a_tenth_of_the_first() -> io::Result<()>
+    {
+        let folder = tempfile::tempdir()?;
+        let mut versions = Vec::new();
+        for changed in [None, Some(7)] {
+            let store = folder.path().join(format!("{changed:?}")).join("nix/store");
+            fs::create_dir_all(&store)?;
+            let (closure, references, out) = large_closure(&store, changed)?;
+            // The folder of each version differs, which no layer of a real store would show.
+            let packed = pack(&closure, &references, &out, &base::Files::new())?;
+            assert!(packed.len() > 10, "{} layers", packed.len());
+            let sizes: Vec<_> = packed.iter().map(|(blob, _)| blob.descriptor.size).collect();
+            let names = packed.into_iter().map(|(blob, _)| names(blob));
+            versions.push((names.collect::<io::Result<Vec<_>>>()?, sizes));
+        }
+        let (before, _) = &versions[0];
+        let (after, sizes) = &versions[1];
+        let relative = |names: &Vec<String>| -> Vec<String> {
+            let inside = names.iter().filter_map(|name| name.split_once("nix/store/"));
+            inside.map(|(_, name)| name.to_owned()).collect()
+        };
+        let known: Vec<_> = before.iter().map(relative).collect();
+        let sent = after.iter().zip(sizes).filter(|(names, _)| !known.contains(&relative(names)));
+        let sent: Vec<_> = sent.map(|(_, size)| *size).collect();
+        assert_eq!(sent.len(), 2, "the layer of the package, and that of the build result");
+        assert!(sent.iter().sum::<u64>() * 10 <= sizes.iter().sum(), "{sent:?} of {sizes:?}");
+        let has_link = |names: &&Vec<String>| names.iter().any(|name| name == "bin");
+        assert_eq!(after.iter().filter(has_link).count(), 1, "one layer has the links");
+        Ok(())
+    }
+
+    #[test]
+    fn a_published_image_fits_with_all_of_its_layers_in_their_order() -> Result<(), Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (closure, references, out) = large_closure(folder.path(), None).expect("files");
+        let image = image("");
+        let metadata =
+            ImageMetadata { image: &image, system: System::Amd64, source: "s", rev: "r" };
+        let out = out.display().to_string();
+        let Package { manifest, blobs } = metadata.package(&closure, &references, &out)?;
+        let again = metadata.package(&closure, &references, &out)?;
+        assert_eq!(manifest, again.manifest, "the same bytes, whichever thread was faster");
+        let Some(Content::Bytes(config)) = blobs.last().map(|blob| &blob.content) else {
+            unreachable!("the configuration is the last blob")
+        };
+        assert!(metadata.fits(&manifest, config));
+        let changed = |change: fn(&mut Vec<Descriptor>)| {
+            let mut manifest: Manifest = serde_json::from_slice(&manifest).expect("a manifest");
+            change(&mut manifest.layers);
+            manifest.bytes()
+        };
+        assert!(!metadata.fits(&changed(|layers| drop(layers.pop())), config));
+        assert!(!metadata.fits(&changed(Vec::clear), config));
+        assert!(!metadata.fits(&changed(|layers| layers[0].media_type = "a".to_owned()), config));
+        assert!(!metadata.fits(&manifest, b"{}"));
+        Ok(())
+    }
+
     fn image(more: &str) -> Image {
         let image = format!("{{\"repository\": \"aa\", \"entrypoint\": [\"/bin/run\"]{more}}}");
         serde_json::from_str(&image).expect("an image")
@@ -368,8 +401,7 @@ mod tests {
 
     /// Returns the entries of the layer with their modes and contents.
     fn unpacked(out: &Path, image: &Image) -> io::Result<BTreeMap<String, (u32, String)>> {
-        let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
-        let (blob, _) = layer(&closure, out, &base::files(image))?;
+        let (blob, _) = only_layer(out, &base::files(image))?;
         let Content::File(file) = blob.content else { unreachable!("a layer is a file") };
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
         let mut entries = BTreeMap::new();
@@ -422,7 +454,7 @@ mod tests {
         let metadata =
             ImageMetadata { image: &image, system: System::Amd64, source: "s", rev: "r" };
         let config: Value =
-            serde_json::from_slice(&metadata.config(&Digest::of(b""))).expect("JSON");
+            serde_json::from_slice(&metadata.config(&[Digest::of(b"")])).expect("JSON");
         let config = &config["config"];
         assert_eq!(
             config["Env"],

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::git::Borrowed;
+use crate::layers::References;
 use crate::oci::Digest;
 use crate::source::Source;
 use crate::spec::Build;
@@ -64,6 +65,8 @@ pub(crate) struct BuildResult {
     pub(crate) rebuilt: bool,
     /// Runtime dependencies of the build result, including the result itself.
     pub(crate) closure: Closure,
+    /// Store paths that each path of the closure refers to.
+    pub(crate) references: References,
 }
 
 /// Nix commands for one document.
@@ -258,8 +261,8 @@ impl Nix<'_> {
         })
     }
 
-    /// Returns the build result with its runtime dependencies.
-    pub(crate) fn closure(&self, derivation: &Derivation) -> Result<Closure, Error> {
+    /// Returns the build result with its runtime dependencies, and what each of them refers to.
+    pub(crate) fn closure(&self, derivation: &Derivation) -> Result<(Closure, References), Error> {
         let path_info = |more: &[&str]| {
             let features = ["--extra-experimental-features", "nix-command", "path-info", "--json"];
             let what = ["--recursive", derivation.out.as_str()];
@@ -339,7 +342,7 @@ fn is_network(said: &str) -> bool {
 
 /// Reads `nix path-info --json`. Measured: Nix 2.8 prints an array, newer versions an object by
 /// path.
-fn closure(infos: &Value) -> Option<Closure> {
+fn closure(infos: &Value) -> Option<(Closure, References)> {
     let pairs: Vec<(&str, &Value)> = match infos {
         Value::Array(infos) => {
             infos.iter().map(|info| Some((info["path"].as_str()?, info))).collect::<Option<_>>()?
@@ -347,8 +350,13 @@ fn closure(infos: &Value) -> Option<Closure> {
         Value::Object(infos) => infos.iter().map(|(path, info)| (path.as_str(), info)).collect(),
         _ => return None,
     };
-    let pairs = pairs.into_iter();
-    pairs.map(|(path, info)| Some((path.to_owned(), hex(info["narHash"].as_str()?)?))).collect()
+    let (mut closure, mut references) = (Closure::new(), References::new());
+    for (path, info) in pairs {
+        closure.insert(path.to_owned(), hex(info["narHash"].as_str()?)?);
+        let needed = info["references"].as_array()?.iter().map(|path| Some(path.as_str()?.into()));
+        references.insert(path.to_owned(), needed.collect::<Option<_>>()?);
+    }
+    Some((closure, references))
 }
 
 /// Converts a hash from SRI notation to hexadecimal.
@@ -407,9 +415,11 @@ mod tests {
 
     #[test]
     fn path_info_of_old_and_new_nix_is_read() {
-        let old = json!([{"path": "/nix/store/a", "narHash": SRI, "registrationTime": 1}]);
-        let new = json!({"/nix/store/a": {"narHash": SRI}});
+        let needed = json!(["/nix/store/a", "/nix/store/b"]);
+        let old = json!([{"path": "/nix/store/a", "narHash": SRI, "references": needed}]);
+        let new = json!({"/nix/store/a": {"narHash": SRI, "references": needed}});
         assert_eq!(closure(&old), closure(&new));
+        assert_eq!(closure(&new).expect("right").1["/nix/store/a"].len(), 2);
         assert_eq!(closure(&json!([{"path": "/nix/store/a"}])), None, "unknown is not absent");
     }
 

@@ -9,9 +9,10 @@ use crate::build_plan::BuildPlan;
 use crate::bundle::Public;
 use crate::clients::registry::{Reader, Signed};
 use crate::desired::Desired;
-use crate::legacy;
+use crate::legacy::{self, Signatures};
 use crate::nix::BuildResult;
-use crate::oci::{Digest, Manifest, Package};
+use crate::oci::{Descriptor, Digest, Manifest, Package};
+use crate::parallel::{self, Job};
 use crate::plan::{ActualState, Owner, Publication};
 use crate::statement::{self, Names, Predicate, Statements};
 
@@ -84,95 +85,174 @@ pub(crate) fn observe(
     made: Option<(&Package, &BuildResult)>,
     payload: impl Fn(&Digest) -> Vec<u8>,
 ) -> Result<Published, Error> {
-    let tag = build_plan.tag()?;
-    let found = reader.manifest(&tag)?;
-    let tags = build_plan.tags()?;
-    let named = reader.resolve(&tags)?;
-    let tags: Vec<_> = tags.into_iter().map(Deferred::Value).collect();
-    let tagged = found.as_ref().map(|found| found.digest.clone());
-    let unknown = |tagged| {
-        let desired = Desired {
-            build: build_plan.needed_build(),
-            digest: Deferred::AfterApply,
-            tag: Deferred::Value(tag.clone()),
-            tags: tags.clone(),
-            statements: build_plan.predicates(),
+    let (tag, tags) = (build_plan.tag()?, build_plan.tags()?);
+    let made_from = made.map(|(_, built)| built);
+    let inspection =
+        Inspection { reader: reader.clone(), build_plan, key, made: made_from, tag: &tag };
+    let new = made.map(|(package, _)| (package, package.digest()));
+    let new = new.filter(|(_, digest)| !reader.is_known_whole(digest, &tag));
+    let (names, manifest, state) = if let Some((package, digest)) = new {
+        // The cache knows nothing, so that no answer decides about another question.
+        let fresh = inspection.refreshing();
+        let (about, names) = parallel::both(
+            || fresh.about(&digest),
+            || {
+                let names = inspection.names(&tags)?;
+                let whole = fresh.is_whole(&package.manifest, names.tagged.as_ref())?;
+                Ok::<_, Error>((names, whole))
+            },
+        );
+        let ((names, whole), (signed, signatures)) = (names?, about?);
+        (names, package.manifest.clone(), State { whole, signed, signatures })
+    } else {
+        let names = inspection.names(&tags)?;
+        let manifest = match (made, &names.found) {
+            (Some((package, _)), _) => package.manifest.clone(),
+            (None, Some(found)) => found.clone(),
+            (None, None) => return Ok(inspection.unknown(tags, names)),
         };
-        Published::unknown(desired, tagged, named.clone())
-    };
-    let manifest = match (made, found) {
-        (Some((package, _)), _) => package.manifest.clone(),
-        (None, Some(found)) => found.bytes,
-        (None, None) => return Ok(unknown(None)),
+        let digest = Digest::of(&manifest);
+        // The cache counts only for a manifest that the registry has just named.
+        let is_named = names.tagged.as_ref() == Some(&digest);
+        let inspection = if is_named { inspection.clone() } else { inspection.refreshing() };
+        let (about, whole) = parallel::both(
+            || inspection.about(&digest),
+            || inspection.is_whole(&manifest, names.tagged.as_ref()),
+        );
+        let (whole, (signed, signatures)) = (whole?, about?);
+        (names, manifest, State { whole, signed, signatures })
     };
     let digest = Digest::of(&manifest);
-    // The cache counts only for a manifest that the registry has just named.
-    let uncached = reader.clone().uncached();
-    let reader = if tagged.as_ref() == Some(&digest) { reader } else { &uncached };
-    let whole = is_whole(reader, build_plan, &tag, &digest, &manifest)?;
-    // Before a build, any published provenance may be the right one, so all are read.
-    let known = made.map(|(_, built)| build_plan.statements(&digest, built)).unwrap_or_default();
-    let known: Vec<_> = known.values().map(Vec::as_slice).collect();
-    let signed = reader.signed(&digest, &[key], &known)?;
+    let State { whole, signed, signatures } = state;
     let built = match made {
         Some((_, built)) => Some(built.clone()),
         None if whole => proven_build(build_plan, &digest, &signed),
         None => None,
     };
-    let Some(built) = built else { return Ok(unknown(tagged)) };
+    let Some(built) = built else { return Ok(inspection.unknown(tags, names)) };
     let statements = build_plan.statements(&digest, &built);
     let is_signed = |statement: &Vec<u8>| {
         signed.iter().any(|signed| signed.is_accepted && signed.statement == *statement)
     };
     let attested = statements.iter().filter(|(_, statement)| is_signed(statement));
     let mut attested: BTreeSet<_> = attested.map(|(predicate, _)| *predicate).collect();
-    let signatures = reader.signatures(&digest)?.unwrap_or_default();
     if !signatures.has(&payload(&digest), &[key]) {
         attested.remove(&Predicate::Signature);
     }
+    let TaggedManifests { tagged, named, .. } = names;
     Ok(Published {
         desired: Desired {
             build: None,
             digest: Deferred::Value(digest),
             tag: Deferred::Value(tag),
-            tags: tags.clone(),
+            tags: tags.into_iter().map(Deferred::Value).collect(),
             statements: statements.keys().copied().collect(),
         },
-        actual: ActualState { tagged, named: named.clone(), whole, attested },
+        actual: ActualState { tagged, named, whole, attested },
         manifest,
         built,
         statements,
     })
 }
 
-/// Whether the manifest exists, could be the result of `build_plan`, and has all of its blobs.
-fn is_whole(
-    reader: &Reader,
-    build_plan: &BuildPlan,
-    tag: &str,
-    digest: &Digest,
-    manifest: &[u8],
-) -> Result<bool, Error> {
-    if reader.is_known_whole(digest, tag) {
-        return Ok(true);
+/// Parameters of one observation.
+#[derive(Clone)]
+struct Inspection<'a> {
+    reader: Reader,
+    build_plan: &'a BuildPlan,
+    key: &'a Public,
+    made: Option<&'a BuildResult>,
+    tag: &'a str,
+}
+
+/// Manifests that the tags name.
+struct TaggedManifests {
+    /// Digest that the artifact's own tag names.
+    tagged: Option<Digest>,
+    /// Bytes of the manifest that the artifact's own tag names.
+    found: Option<Vec<u8>>,
+    /// Digests that the declared tags name.
+    named: BTreeMap<String, Digest>,
+}
+
+/// State of one manifest.
+struct State {
+    whole: bool,
+    signed: Vec<Signed>,
+    signatures: Signatures,
+}
+
+impl Inspection<'_> {
+    fn refreshing(&self) -> Self {
+        Self { reader: self.reader.clone().refreshing(), ..self.clone() }
     }
-    if reader.manifest(digest.as_str())?.is_none() {
-        return Ok(false);
+
+    fn names(&self, tags: &[String]) -> Result<TaggedManifests, Error> {
+        let (named, found) =
+            parallel::both(|| self.reader.resolve(tags), || self.reader.manifest(self.tag));
+        let (tagged, found) = found?.map(|found| (found.digest, found.bytes)).unzip();
+        Ok(TaggedManifests { tagged, found, named: named? })
     }
-    let Ok(Manifest { config, layers, .. }) = serde_json::from_slice(manifest) else {
-        return Ok(false);
-    };
-    let Some(config) = reader.blob(&config.digest)? else { return Ok(false) };
-    if !build_plan.fits(manifest, &config) {
-        return Ok(false);
+
+    /// Returns what is signed about a manifest, in both forms.
+    fn about(&self, digest: &Digest) -> Result<(Vec<Signed>, Signatures), Error> {
+        // Before a build, any published provenance may be the right one, so all are read.
+        let known = self.made.map(|built| self.build_plan.statements(digest, built));
+        let known = known.unwrap_or_default();
+        let known: Vec<_> = known.values().map(Vec::as_slice).collect();
+        let (signed, signatures) = parallel::both(
+            || self.reader.signed(digest, &[self.key], &known),
+            || self.reader.signatures(digest),
+        );
+        Ok((signed?, signatures?.unwrap_or_default()))
     }
-    for layer in &layers {
-        if !reader.has(&layer.digest)? {
+
+    /// Whether the manifest exists, could be the result of the build plan, and has all of its blobs.
+    /// `tagged` is the manifest that the registry has just named.
+    fn is_whole(&self, manifest: &[u8], tagged: Option<&Digest>) -> Result<bool, Error> {
+        let Self { reader, build_plan, tag, .. } = self;
+        let digest = Digest::of(manifest);
+        if reader.is_known_whole(&digest, tag) {
+            return Ok(true);
+        }
+        if tagged != Some(&digest) && reader.manifest(digest.as_str())?.is_none() {
             return Ok(false);
         }
+        let Ok(Manifest { config, layers, .. }) = serde_json::from_slice(manifest) else {
+            return Ok(false);
+        };
+        // Some registries keep the tag of a deleted manifest, so that the tag proves nothing.
+        let manifest_itself: Job<'_, bool> =
+            Box::new(|| Ok(reader.manifest(digest.as_str())?.is_some()));
+        let has = |layer: &Descriptor| -> Job<'_, bool> {
+            let digest = layer.digest.clone();
+            Box::new(move || reader.has(&digest))
+        };
+        let is_named = tagged == Some(&digest);
+        let jobs = is_named.then_some(manifest_itself).into_iter().chain(layers.iter().map(has));
+        let jobs = jobs.collect();
+        let (are_there, config) =
+            parallel::both(|| parallel::all(jobs), || reader.blob(&config.digest));
+        let (config, are_there) = (config?, are_there?);
+        let fits = config.is_some_and(|config| build_plan.fits(manifest, &config));
+        let is_whole = fits && are_there.into_iter().all(|is_there| is_there);
+        if is_whole {
+            reader.keep_whole(&digest, tag);
+        }
+        Ok(is_whole)
     }
-    reader.keep_whole(digest, tag);
-    Ok(true)
+
+    /// Returns an artifact of which nothing but its tags is known before a build.
+    fn unknown(&self, tags: Vec<String>, names: TaggedManifests) -> Published {
+        let desired = Desired {
+            build: self.build_plan.needed_build(),
+            digest: Deferred::AfterApply,
+            tag: Deferred::Value(self.tag.to_owned()),
+            tags: tags.into_iter().map(Deferred::Value).collect(),
+            statements: self.build_plan.predicates(),
+        };
+        Published::unknown(desired, names.tagged, names.named)
+    }
 }
 
 /// Returns the build result from a signed provenance that binds this manifest to `build_plan`.
@@ -190,12 +270,9 @@ fn proven_build(build_plan: &BuildPlan, digest: &Digest, signed: &[Signed]) -> O
 pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
     let manifest: Manifest = serde_json::from_slice(manifest)
         .map_err(|_| Error::Unproven { what: "the manifest is not an OCI manifest".to_owned() })?;
-    let blobs = || manifest.layers.iter().chain([&manifest.config]);
-    for blob in blobs() {
-        documents::check_interrupt()?;
-        reader.check(blob)?;
-    }
-    Ok(blobs().count())
+    let blobs = manifest.layers.iter().chain([&manifest.config]);
+    let jobs = blobs.map(|blob| -> Job<'_, ()> { Box::new(move || reader.check(blob)) });
+    Ok(parallel::all(jobs.collect())?.len())
 }
 
 /// Returns the publications in the repository, each with its owner: every manifest that a tag names

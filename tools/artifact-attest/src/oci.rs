@@ -32,12 +32,17 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Returns a manifest with a configuration and one layer.
     pub(crate) fn new(config: Descriptor, layer: Descriptor) -> Self {
+        Self::of(config, vec![layer])
+    }
+
+    /// Returns a manifest with a configuration and layers.
+    pub(crate) fn of(config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self {
             schema_version: 2,
             media_type: MANIFEST.to_owned(),
             artifact_type: None,
             config,
-            layers: vec![layer],
+            layers,
             subject: None,
             annotations: BTreeMap::new(),
         }

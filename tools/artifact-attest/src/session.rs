@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ::git::Url;
 use ::remote::authorities_of;
@@ -14,7 +15,7 @@ use secrets::Reference;
 use crate::Error;
 use crate::build_plan::BuildPlan;
 use crate::clients::registry::writer::{self, DELETE, PUSH, Writer};
-use crate::clients::registry::{PULL, Reader};
+use crate::clients::registry::{Known, PULL, Reader};
 use crate::containment::{self, Containment};
 use crate::desired::{self, Shape};
 use crate::keys::{Keys, Signer};
@@ -41,6 +42,8 @@ pub(crate) struct Session<'a> {
     /// Whether reads are denied, although the login may write.
     is_hidden: Cell<bool>,
     cache: ObjectCache,
+    /// Properties of the registry that its responses have shown, which all readers share.
+    known: Arc<Known>,
     /// Whether this run may have changed the repository, so that it looks at the registry itself.
     has_written: Cell<bool>,
     pub(crate) keys: Keys,
@@ -128,6 +131,7 @@ impl<'a> Session<'a> {
             client: RefCell::new(client.repository(&repository, actions)),
             is_hidden: Cell::new(false),
             cache: ObjectCache::new(&format!("{}/{repository}", registry.url.host())),
+            known: Arc::default(),
             has_written: Cell::new(false),
             repository,
             registry: client,
@@ -181,7 +185,7 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn reader(&self) -> Reader {
-        let reader = Reader::new(&self.client.borrow());
+        let reader = Reader::new(&self.client.borrow(), &self.known);
         let reader = if self.is_hidden.get() { reader.lenient() } else { reader };
         let may_cache = matches!(self.intent, Intent::Plan | Intent::Apply);
         if may_cache && !self.has_written.get() { reader.cached(&self.cache) } else { reader }

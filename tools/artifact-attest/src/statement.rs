@@ -292,7 +292,8 @@ mod tests {
         let origin = Origin { identity: &identity, rev: "f00", folder: "sources/a" };
         for rebuilt in [false, true] {
             let closure = [("/nix/store/x".to_owned(), "11".repeat(32))].into();
-            let told = BuildResult { nar_sha256: "11".repeat(32), rebuilt, closure };
+            let nar_sha256 = "11".repeat(32);
+            let told = BuildResult { nar_sha256, rebuilt, closure, ..BuildResult::default() };
             let subject = Digest::of(b"manifest");
             let system = ("default", "x86_64-linux");
             let all = of_image(&subject, origin, system, &derivation(), &told, None);

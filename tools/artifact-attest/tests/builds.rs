@@ -115,3 +115,59 @@ fn an_image_that_cannot_start_is_not_published() -> Test {
     assert_eq!(status, 404, "nothing is published");
     Ok(())
 }
+
+/// Sixteen packages of three megabytes, and a build result that names them.
+const LARGE: &str = r#"{
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+  outputs = { self, nixpkgs }: let
+    pkgs = nixpkgs.legacyPackages.x86_64-linux;
+    first = name: if name == "g" then CHANGED else 100000000;
+    part = name: pkgs.runCommand "part-${name}-1.0" { } "seq ${toString (first name)} ${toString (first name + 330000)} >$out";
+    parts = map part [ "a" "b" "c" "d" "e" "f" "g" "h" "i" "j" "k" "l" "m" "n" "o" "p" ];
+  in {
+    packages.x86_64-linux.default = pkgs.runCommand "tiny-1.0" { } "mkdir -p $out/bin; cp ${./run} $out/bin/tiny; chmod +x $out/bin/tiny; echo ${toString parts} >$out/parts";
+  };
+}
+"#;
+
+// hazard: A one-line change of an image sends half a gigabyte again.
+// class: Everything is in one layer.
+// members: a changed program, a changed dependency, a closure of many small paths
+// now: a closure from 32 MiB on has up to 64 layers, and a changed path changes its own layer
+#[test]
+fn the_second_version_of_a_large_image_sends_at_most_a_tenth_of_it() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.19:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let input = sandbox.documents("tiny");
+    let mut versions = Vec::new();
+    for first in ["200000000", "300000000"] {
+        sandbox.write("sources/tiny/flake.nix", &LARGE.replace("CHANGED", first))?;
+        sandbox.commit(first)?;
+        let run = sandbox.run("apply", &input)?;
+        let said = String::from_utf8(run.stderr.clone())?;
+        assert!(run.status.success(), "{said}");
+        let applied = testing::run::documents(&run)?;
+        sandbox.expect(0, "verify", &text(&applied))?;
+        sandbox.expect(0, "plan --check", &text(&applied))?;
+        sandbox.cosign(&applied[1], &["verify"])?;
+        let reference = support::reference(&applied[1])?;
+        tool("crane", &["--insecure", "validate", "--remote", reference], folder.path())?;
+        let manifest = tool("crane", &["--insecure", "manifest", reference], folder.path())?;
+        let manifest: Value = serde_json::from_str(&manifest)?;
+        let layers = manifest["layers"].as_array().ok_or("no layers")?.clone();
+        assert!((16..=64).contains(&layers.len()), "{} layers", layers.len());
+        versions.push((layers, said));
+    }
+    let (before, after) = (&versions[0].0, &versions[1].0);
+    let size =
+        |layers: &[&Value]| layers.iter().filter_map(|layer| layer["size"].as_u64()).sum::<u64>();
+    let all: Vec<_> = after.iter().collect();
+    let changed: Vec<_> = after.iter().filter(|layer| !before.contains(layer)).collect();
+    assert_eq!(changed.len(), 2, "the layer of the package, and that of the build result");
+    assert!(size(&changed) * 10 <= size(&all), "{} of {}", size(&changed), size(&all));
+    // Two layers and the configuration.
+    let there = format!("blobs sent: 3, already there: {}", after.len() - 2);
+    assert!(versions[1].1.contains(&there), "{}", versions[1].1);
+    Ok(())
+}

@@ -1,22 +1,26 @@
 //! Reader of an OCI registry, with the quirks of registries. Nothing in this module writes.
 
 mod pages;
+mod referrers;
 pub(crate) mod upload;
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
+pub(crate) use ::remote::registry::PARALLEL_MAX;
 use ::remote::registry::{
     Error as ClientError, Found, Lookup, Problem, Repository, Request, Standing, error_code,
 };
 use ::remote::{header, shown};
-use documents::{parallel_map, parallel_map_limited};
+use documents::parallel_map_limited;
 use serde_json::Value;
 use ureq::http::{Method, StatusCode};
 
 use crate::Error;
-use crate::bundle::{self, Public};
 use crate::clients::registry::pages::{PAGES_MAX, Pages};
+pub(crate) use crate::clients::registry::referrers::{Referrers, Signed, digests};
 use crate::legacy::{self, Signatures};
 use crate::object_cache::ObjectCache;
 use crate::oci::{Descriptor, Digest, INDEX, MANIFEST};
@@ -24,8 +28,6 @@ use crate::spec::is_tag;
 
 /// Actions of a token that reads.
 pub(crate) const PULL: &str = "pull";
-/// Number of requests that are sent at the same time, as by crane (`--jobs`).
-pub(crate) const PARALLEL_MAX: usize = 4;
 /// Largest manifest, bundle or list that is read, in bytes.
 const KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Error codes of a 404 that describe the contents of a repository, and so prove access to it.
@@ -45,35 +47,47 @@ pub(crate) struct Reader {
     is_lenient: bool,
     /// Objects that the registry has returned before; `None` to ask for everything.
     cache: Option<ObjectCache>,
+    /// Whether objects are only put into the cache, and never taken from there.
+    is_refreshing: bool,
+    known: Arc<Known>,
 }
 
-/// List of the manifests that refer to one subject.
-#[derive(Debug)]
-pub(crate) struct Referrers {
-    /// Whether the registry maintains the list (OCI 1.1). Otherwise each writer updates it under a
-    /// tag.
-    pub(crate) native: bool,
-    pub(crate) entries: Vec<Value>,
-    /// Whether cosign and Flux can read the list. Their library (go-containerregistry 0.21) drops
-    /// the whole list if one entry has an invalid digest.
-    pub(crate) is_readable: bool,
+/// Properties of a registry that its responses have shown in this run.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    sight: Mutex<Sight>,
+    /// Set once a response has shown that the registry has no referrers API.
+    lacks_referrers: AtomicBool,
 }
 
-/// A bundle that one of our keys signed.
-#[derive(Debug)]
-pub(crate) struct Signed {
-    /// Digest of the manifest that attaches the bundle to its subject.
-    pub(crate) referrer: Digest,
-    pub(crate) statement: Vec<u8>,
-    /// Whether cosign and Flux accept the published bundle. A rejected bundle proves nothing, and
-    /// `destroy` may remove it.
-    pub(crate) is_accepted: bool,
+/// Knowledge whether this client sees the repository, if it exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sight {
+    #[default]
+    Unknown,
+    /// The repository is absent, or hidden from this login.
+    AbsentOrHidden,
+    Proven,
+}
+
+/// Response to HEAD for a manifest.
+enum Head {
+    Named(Digest),
+    Absent,
+    /// Only the body of a GET tells more, such as the registry's message about an error.
+    Unclear,
 }
 
 impl Reader {
-    pub(crate) fn new(repository: &Repository) -> Self {
-        let repository = repository.clone();
-        Self { repository, is_strict: false, is_lenient: false, cache: None }
+    pub(crate) fn new(repository: &Repository, known: &Arc<Known>) -> Self {
+        Self {
+            repository: repository.clone(),
+            is_strict: false,
+            is_lenient: false,
+            cache: None,
+            is_refreshing: false,
+            known: Arc::clone(known),
+        }
     }
 
     /// Returns a reader for a login that may write: see [`Self::is_lenient`].
@@ -86,9 +100,9 @@ impl Reader {
         Self { cache: Some(cache.clone()), ..self }
     }
 
-    /// Returns a reader that asks the registry for everything.
-    pub(crate) fn uncached(self) -> Self {
-        Self { cache: None, ..self }
+    /// Returns a reader that asks the registry for everything, and puts the objects into the cache.
+    pub(crate) fn refreshing(self) -> Self {
+        Self { is_refreshing: true, ..self }
     }
 
     /// Whether the manifest and all of its blobs were in the repository within the last day.
@@ -103,7 +117,7 @@ impl Reader {
     }
 
     fn cached_object(&self, digest: &Digest) -> Option<Vec<u8>> {
-        self.cache.as_ref()?.get(digest)
+        self.cache.as_ref().filter(|_| !self.is_refreshing)?.get(digest)
     }
 
     fn keep(&self, digest: &Digest, bytes: &[u8]) {
@@ -137,25 +151,46 @@ impl Reader {
 
     /// Accepts a 404 as absence if the registry has shown that this client may see the repository.
     fn absent(&self, url: &str, code: &str) -> Result<(), Error> {
+        // Parallel requests wait here, so that one of them asks for all.
+        let mut sight = self.known.sight.lock().unwrap_or_else(PoisonError::into_inner);
+        match *sight {
+            Sight::Proven => return Ok(()),
+            Sight::AbsentOrHidden if !self.is_strict => return Ok(()),
+            Sight::Unknown | Sight::AbsentOrHidden => {}
+        }
         if LOOKED_INSIDE.contains(&code) || self.is_visible()? {
+            *sight = Sight::Proven;
             return Ok(());
         }
         match self.repository.standing()? {
-            Standing::Unasked => Ok(()), // a registry without logins hides nothing
-            Standing::LoggedIn if !self.is_strict => Ok(()), // a hidden repository will deny the writes
-            standing => Err(Error::Invisible {
-                url: shown(url),
-                anonymous: standing == Standing::Anonymous,
-            }),
+            Standing::Unasked => *sight = Sight::Proven, // a registry without logins hides nothing
+            // A hidden repository will deny the writes.
+            Standing::LoggedIn if !self.is_strict => *sight = Sight::AbsentOrHidden,
+            standing => {
+                let anonymous = standing == Standing::Anonymous;
+                return Err(Error::Invisible { url: shown(url), anonymous });
+            }
         }
+        Ok(())
+    }
+
+    fn sees_inside(&self) -> bool {
+        *self.known.sight.lock().unwrap_or_else(PoisonError::into_inner) == Sight::Proven
     }
 
     /// Returns the manifest of a tag or a digest, if it exists.
     pub(crate) fn manifest(&self, name: &str) -> Result<Option<Found>, Error> {
-        let known = match Digest::try_from(name.to_owned()) {
-            Ok(digest) => Some(digest),
-            Err(_) if self.cache.is_some() => self.head(name)?,
-            Err(_) => None,
+        let digest = Digest::try_from(name.to_owned()).ok();
+        let known = match &digest {
+            Some(digest) => Some(digest.clone()),
+            // Without the object in the cache, a GET would follow the HEAD.
+            None if self.cached_object(&Digest::of(&seen(name))).is_some() => {
+                match self.head(name)? {
+                    Head::Named(digest) => Some(digest),
+                    Head::Absent | Head::Unclear => None,
+                }
+            }
+            None => None,
         };
         if let Some(digest) = known
             && let Some(bytes) = self.cached_object(&digest)
@@ -168,6 +203,9 @@ impl Reader {
             None => Ok(None),
             Some(Lookup::Found(found)) => {
                 self.keep(&found.digest, &found.bytes);
+                if digest.is_none() {
+                    self.keep(&Digest::of(&seen(name)), &seen(name));
+                }
                 Ok(Some(found))
             }
             Some(Lookup::Absent { url, code }) => self.absent(&url, &code).map(|()| None),
@@ -186,25 +224,27 @@ impl Reader {
     /// manifest as a pull (<https://docs.docker.com/docker-hub/usage/pulls/>).
     pub(crate) fn digest(&self, tag: &str) -> Result<Option<Digest>, Error> {
         match self.head(tag)? {
-            Some(digest) => Ok(Some(digest)),
-            // Without a digest, or with an error, the body tells more.
-            None => Ok(self.manifest(tag)?.map(|found| found.digest)),
+            Head::Named(digest) => Ok(Some(digest)),
+            Head::Absent if self.sees_inside() => Ok(None),
+            Head::Absent | Head::Unclear => Ok(self.manifest(tag)?.map(|found| found.digest)),
         }
     }
 
-    /// Returns the digest that the header of a response to HEAD names; `None` where only the body of a GET
-    /// tells more, such as the registry's message about an error.
-    fn head(&self, tag: &str) -> Result<Option<Digest>, Error> {
+    fn head(&self, tag: &str) -> Result<Head, Error> {
         let url = self.repository.at(&format!("manifests/{tag}"));
         let accept = format!("{MANIFEST}, {INDEX}");
         let request = Request { method: &Method::HEAD, ..Request::get(&url, &accept) };
         let answer = match self.repository.send(&request) {
-            Err(ClientError::Denied { .. }) => return Ok(None),
+            Err(ClientError::Denied { .. }) => return Ok(Head::Unclear),
             answer => answer?,
         };
-        let is_found = answer.status() == StatusCode::OK;
-        let digest = header(&answer, "docker-content-digest").filter(|_| is_found);
-        Ok(digest.and_then(|digest| Digest::try_from(digest).ok()))
+        let digest = match answer.status() {
+            StatusCode::NOT_FOUND => return Ok(Head::Absent),
+            StatusCode::OK => header(&answer, "docker-content-digest"),
+            _ => None,
+        };
+        let digest = digest.and_then(|digest| Digest::try_from(digest).ok());
+        Ok(digest.map_or(Head::Unclear, Head::Named))
     }
 
     /// Returns the signatures of `subject` in the older form; `None` if there are none.
@@ -233,154 +273,6 @@ impl Reader {
     /// Reads a blob to its end, and compares its digest.
     pub(crate) fn check(&self, descriptor: &Descriptor) -> Result<(), Error> {
         Ok(self.repository.check(descriptor)?)
-    }
-
-    /// Returns the referrers of `subject` from the referrers API, or else from the fallback tag.
-    ///
-    /// Follows go-containerregistry, which cosign and Flux use. A rate limit or a server error is
-    /// an error, not an empty list.
-    pub(crate) fn referrers(&self, subject: &Digest) -> Result<Referrers, Error> {
-        let mut all = Referrers { native: true, entries: Vec::new(), is_readable: true };
-        let mut url = self.repository.at(&format!("referrers/{subject}"));
-        let mut pages = Pages::default();
-        while pages.is_next(&url, all.entries.len()) {
-            documents::check_interrupt()?;
-            let is_first = pages.seen.len() == 1;
-            let page = self.repository.fetch(&url, INDEX, KEPT_BYTES_MAX).map(Some);
-            let Some((mut answer, bytes)) = self.unless_denied(page, None)? else {
-                return self.fallback(subject);
-            };
-            let kind = header(&answer, "content-type").unwrap_or_default();
-            match answer.status() {
-                StatusCode::OK if kind == INDEX => {
-                    all.add(&bytes, &url)?;
-                    let mut known = BTreeSet::new();
-                    all.entries.retain(|entry| known.insert(entry.to_string()));
-                    let Some(next) = self.repository.next_page(&answer) else { return Ok(all) };
-                    url = next;
-                }
-                // Measured: GHCR answers 303 and redirects to a page of its website.
-                StatusCode::OK
-                | StatusCode::BAD_REQUEST
-                | StatusCode::NOT_FOUND
-                | StatusCode::NOT_ACCEPTABLE
-                | StatusCode::METHOD_NOT_ALLOWED
-                | StatusCode::SEE_OTHER
-                    if is_first =>
-                {
-                    return self.fallback(subject);
-                }
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.is_lenient => {
-                    return self.fallback(subject);
-                }
-                _ => return Err(self.repository.refused(&Method::GET, &url, &mut answer).into()),
-            }
-        }
-        Err(invalid(&url, Problem::EndlessList { pages_max: PAGES_MAX }))
-    }
-
-    /// Returns the referrers of `subject` from the list under the fallback tag, which writers maintain.
-    pub(crate) fn fallback(&self, subject: &Digest) -> Result<Referrers, Error> {
-        let mut all = Referrers { native: false, entries: Vec::new(), is_readable: true };
-        let tag = subject.fallback_tag();
-        if let Some(found) = self.manifest(&tag)? {
-            all.add(&found.bytes, &self.repository.at(&format!("manifests/{tag}")))?;
-        }
-        Ok(all)
-    }
-
-    /// Returns the statements about `subject` that one of `keys` signed. Stops early once cosign
-    /// and Flux accept each of `desired`.
-    ///
-    /// The type in an entry of the list only decides the reading order because registries and other
-    /// programs write arbitrary types there.
-    pub(crate) fn signed(
-        &self,
-        subject: &Digest,
-        keys: &[&Public],
-        desired: &[&[u8]],
-    ) -> Result<Vec<Signed>, Error> {
-        let listed = self.referrers(subject)?;
-        let native = listed.native;
-        let mut signed = self.signed_in(listed, subject, keys, desired)?;
-        // A registry may have the API and not list what writers push. They then maintain the list, too.
-        if native && !is_complete(&signed, desired) {
-            let more = self.signed_in(self.fallback(subject)?, subject, keys, desired)?;
-            let is_new = |more: &Signed| signed.iter().all(|one| one.referrer != more.referrer);
-            let more: Vec<_> = more.into_iter().filter(is_new).collect();
-            signed.extend(more);
-        }
-        Ok(signed)
-    }
-
-    fn signed_in(
-        &self,
-        listed: Referrers,
-        subject: &Digest,
-        keys: &[&Public],
-        desired: &[&[u8]],
-    ) -> Result<Vec<Signed>, Error> {
-        let Referrers { mut entries, is_readable, .. } = listed;
-        entries.sort_by_key(|entry| !bundle::is_likely_ours(entry));
-        let mut signed: Vec<Signed> = Vec::new();
-        for referrers in digests(&entries).chunks(PARALLEL_MAX) {
-            documents::check_interrupt()?;
-            if is_complete(&signed, desired) {
-                break;
-            }
-            let open = |referrer| self.open(referrer, subject, keys, is_readable);
-            for opened in parallel_map(referrers.iter(), open) {
-                signed.extend(opened?);
-            }
-        }
-        Ok(signed)
-    }
-
-    /// Returns the statement of one referrer, if one of `keys` signed it.
-    fn open(
-        &self,
-        referrer: &Digest,
-        subject: &Digest,
-        keys: &[&Public],
-        is_readable: bool,
-    ) -> Result<Option<Signed>, Error> {
-        let Some(found) = ignore_foreign_errors(self.manifest(referrer.as_str()))? else {
-            return Ok(None);
-        };
-        // This program publishes no bundle above the limit.
-        let layer = bundle::layer(&found.bytes).filter(|layer| layer.size <= KEPT_BYTES_MAX);
-        let Some(layer) = layer else { return Ok(None) };
-        let Some(bundle) = ignore_foreign_errors(self.blob(&layer.digest))? else {
-            return Ok(None);
-        };
-        let Some(opened) = keys.iter().find_map(|key| key.open(&bundle, subject)) else {
-            return Ok(None);
-        };
-        let is_whole = layer.size == bundle.len() as u64;
-        let is_accepted = is_readable && is_whole && opened.is_accepted;
-        Ok(Some(Signed { referrer: referrer.clone(), statement: opened.statement, is_accepted }))
-    }
-
-    /// Returns the listed referrers of `subject` whose manifest is missing.
-    pub(crate) fn dangling(&self, subject: &Digest) -> Result<Vec<Digest>, Error> {
-        let mut dangling = Vec::new();
-        for digest in digests(&self.referrers(subject)?.entries) {
-            if ignore_foreign_errors(
-                self.manifest(digest.as_str()).map(|found| Some(found.is_some())),
-            )? == Some(false)
-            {
-                dangling.push(digest);
-            }
-        }
-        Ok(dangling)
-    }
-
-    /// Whether a list that writers maintain has only entries of our kinds, all of whose manifests
-    /// are missing.
-    pub(crate) fn lists_nothing(&self, subject: &Digest) -> Result<bool, Error> {
-        let Referrers { native, entries, .. } = self.referrers(subject)?;
-        let are_likely_ours = !entries.is_empty() && entries.iter().all(bundle::is_likely_ours);
-        Ok(!native && are_likely_ours && self.dangling(subject)?.len() == entries.len())
     }
 
     /// Returns every tag of the repository.
@@ -429,56 +321,11 @@ fn whole(manifest: &Digest, tag: &str) -> Vec<u8> {
     format!("{manifest} is whole as {tag}").into_bytes()
 }
 
-/// Whether cosign and Flux accept each of `desired`.
-fn is_complete(signed: &[Signed], desired: &[&[u8]]) -> bool {
-    !desired.is_empty()
-        && desired.iter().all(|desired| {
-            signed.iter().any(|known| known.is_accepted && known.statement == **desired)
-        })
-}
-
-/// Ignores a defect of a single referrer because anyone may have written it. Errors of the registry
-/// remain errors.
-fn ignore_foreign_errors<T>(read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
-    match read {
-        Err(Error::Registry(
-            ClientError::Corrupt { .. }
-            | ClientError::InvalidResponse { problem: Problem::TooLarge { .. }, .. },
-        )) => Ok(None),
-        read => read,
-    }
-}
-
-impl Referrers {
-    fn add(&mut self, index: &[u8], url: &str) -> Result<(), Error> {
-        let index: Value = serde_json::from_slice(index).unwrap_or_default();
-        match &index["manifests"] {
-            Value::Array(entries) => {
-                let is_valid = |entry: &Value| {
-                    entry["size"].is_u64()
-                        && entry["mediaType"].is_string()
-                        && !digests(std::slice::from_ref(entry)).is_empty()
-                };
-                self.is_readable &= entries.iter().all(is_valid);
-                self.entries.extend(entries.iter().filter(|entry| is_valid(entry)).cloned());
-                Ok(())
-            }
-            Value::Null if index["schemaVersion"] == 2 => Ok(()),
-            // An unreadable list that writers maintain is replaced by the next write.
-            _ if !self.native => {
-                self.is_readable = false;
-                Ok(())
-            }
-            _ => Err(invalid(url, Problem::NotOci { expected: "a list of referrers" })),
-        }
-    }
+/// Returns the record in the cache about a tag that existed.
+fn seen(tag: &str) -> Vec<u8> {
+    format!("{tag} was there").into_bytes()
 }
 
 fn invalid(url: &str, problem: Problem) -> Error {
     ClientError::invalid_response(url, problem).into()
-}
-
-pub(crate) fn digests(entries: &[Value]) -> Vec<Digest> {
-    let digest = |entry: &Value| Digest::try_from(entry["digest"].as_str()?.to_owned()).ok();
-    entries.iter().filter_map(digest).collect()
 }

@@ -25,7 +25,7 @@ case "$*" in
   *" eval "*) echo '["STORE/greeter.drv", "STORE/greeter", "1.2.3+b4"]' ;;
   *path-info*)
     test -e STORE/greeter || exit 1
-    echo '[{"path": "STORE/greeter", "narHash": "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]' ;;
+    echo '[{"path": "STORE/greeter", "narHash": "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "references": []}]' ;;
   *) exit 9 ;;
 esac
 "#;

@@ -9,6 +9,7 @@ mod ownership;
 mod page;
 mod registries;
 mod rewrapped;
+mod rounds;
 mod sources;
 mod stub;
 mod uploads;

@@ -429,3 +429,22 @@ fn a_run_without_changes_sends_four_requests_and_verify_reads_everything() -> Te
     sandbox.expect(0, "verify", &applied)?;
     Ok(())
 }
+
+// hazard: A manifest was deleted, its tag still answers, and `verify` succeeds for a reference that no pull finds.
+// class: An observation of one name is taken for that of another.
+// members: registries that keep the tags of deleted manifests
+// now: the manifest is also read by its digest, which is what the reference names
+#[test]
+fn a_tag_that_outlives_its_manifest_proves_nothing() -> Test {
+    let registry = Registry::default();
+    let server = quirky(&registry, |_| None)?;
+    let sandbox = Sandbox::new(&server.address)?;
+    let applied = sandbox.expect(0, "apply", &sandbox.one())?;
+    let key = ("test/shared".to_owned(), published(&applied[1])?.to_owned());
+    registry.with(|all| all.manifests.remove(&key)).ok_or("a manifest")?;
+    sandbox.expect(100, "verify", &text(&applied))?;
+    sandbox.expect(3, "plan --check", &text(&applied))?;
+    sandbox.expect(0, "apply", &text(&applied))?;
+    sandbox.expect(0, "verify", &text(&applied))?;
+    Ok(())
+}

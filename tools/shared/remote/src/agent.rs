@@ -11,6 +11,10 @@ use crate::roots::{RootsError, roots};
 
 /// Time limit of a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Number of idle connections that are kept for the next request: the most requests of one client that are
+/// under way at the same time (flux-seed, `IN_FLIGHT_MAX`). With ureq's own 3, parallel requests would
+/// connect again and again, which costs a round trip, and two more for TLS.
+const IDLE_MAX: usize = 16;
 
 /// Settings of a client.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,8 @@ pub fn agent_trusting(settings: Settings, more: &[Vec<u8>]) -> Result<Agent, Roo
         .timeout_connect(Some(CONNECT_MAX))
         .timeout_recv_response(Some(settings.response_max))
         .timeout_global(Some(settings.attempt_max))
+        .max_idle_connections(IDLE_MAX)
+        .max_idle_connections_per_host(IDLE_MAX)
         .user_agent(settings.program)
         .tls_config(tls);
     // Plain HTTP reaches this machine only, and uses no proxy, because a proxy would see the login. With

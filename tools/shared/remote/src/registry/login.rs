@@ -16,6 +16,7 @@ use super::error::Error;
 use super::problem::Problem;
 use super::repository::{Repository, kept, lock};
 use super::request::Request;
+use crate::body::beginning;
 use crate::encode::{percent_encode, percent_encode_except};
 use crate::retries::Retries;
 
@@ -108,6 +109,8 @@ impl Repository {
             *lock(&self.0.authorization) = fresh;
             *lock(&self.0.standing) = standing;
         }
+        // A connection is used again only after its response was read.
+        let _ = beginning(&mut response);
         drop((turn, response));
         let fresh = lock(&self.0.authorization).clone();
         let mut response = self.once(request, fresh.as_deref(), retries)?;

@@ -16,6 +16,7 @@ use ureq::{Agent, AsSendBody, Body as ResponseBody, SendBody};
 
 use super::docker;
 use super::error::Error;
+use super::flow::Flow;
 use super::login::{Login, Standing};
 use super::origin::{Origin, resolved};
 use super::problem::Problem;
@@ -55,6 +56,7 @@ pub(super) struct Inner {
     login: OnceLock<Option<Login>>,
     limits: Limits,
     outage: Outage,
+    flow: Flow,
 }
 
 impl fmt::Debug for Registry {
@@ -128,6 +130,7 @@ impl Registry {
             login,
             limits,
             outage: Outage::default(),
+            flow: Flow::default(),
         })))
     }
 
@@ -230,12 +233,15 @@ impl Repository {
         request: &Request<'_>,
         retries: &Retries<'_>,
     ) -> Result<Response<ResponseBody>, Error> {
+        let Inner { flow, outage, .. } = &*self.0.registry;
+        flow.wait()?;
+        let _turn = flow.turn();
         documents::detail("-", format_args!("{} {}", request.method, shown(request.url)));
         let mut response = self.authorized(request, retries)?;
         if let Some(busy) = self.busy(&mut response, request.url) {
             return Err(busy);
         }
-        self.0.registry.outage.end();
+        outage.end();
         Ok(response)
     }
 
@@ -248,7 +254,7 @@ impl Repository {
         &self,
         mut attempt: impl FnMut(&Retries<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let Inner { limits, outage, .. } = &*self.0.registry;
+        let Inner { limits, outage, flow, .. } = &*self.0.registry;
         let mut retries = Retries::new(*limits, outage);
         loop {
             let end = attempt(&retries);
@@ -259,8 +265,11 @@ impl Repository {
                 Err(error) if error.is_transient() => Cause::Outage,
                 _ => return end,
             };
-            if !retries.again(cause)? {
-                return end;
+            let Some(time) = retries.next_pause(cause) else { return end };
+            documents::detail("-", format_args!("again in {:.1} s", time.as_secs_f64()));
+            match cause {
+                Cause::RateLimit(_) => flow.demand_pause(time), // the next attempt waits
+                Cause::Outage => documents::pause(time)?,
             }
         }
     }
