@@ -160,10 +160,10 @@ fn component_of_path(
     let mut component = component("application", package.name, version);
     let mut purl = format!("pkg:nix/{}", percent_encode_except(package.name, ""));
     if !version.is_empty() {
-        purl += &format!("@{}", percent_encode_except(version, ""));
+        purl = format!("{purl}@{}", percent_encode_except(version, ""));
     }
     if !matches!(package.output, "" | "out") {
-        purl += &format!("?output={}", percent_encode_except(package.output, ""));
+        purl = format!("{purl}?output={}", percent_encode_except(package.output, ""));
     }
     component.insert("purl".to_owned(), json!(purl));
     let sha256 = built.closure.get(path);
@@ -213,17 +213,18 @@ fn component_of_crate(package: &lock::Package) -> Map<String, Value> {
 /// Whether `text` is a formatted string of CPE 2.3: thirteen fields, in which every other character than letters,
 /// digits and `-._` is escaped (NISTIR 7695, section 6.2).
 fn is_cpe(text: &str) -> bool {
-    let mut fields = vec![String::new()];
+    let (mut fields, mut field) = (Vec::new(), String::new());
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
         match letter {
-            ':' => fields.push(String::new()),
+            ':' => fields.push(std::mem::take(&mut field)),
             '\\' if letters.next().is_some_and(|escaped| escaped.is_ascii_punctuation()) => {
-                fields.last_mut().into_iter().for_each(|field| field.push('_'));
+                field.push('_');
             }
-            letter => fields.last_mut().into_iter().for_each(|field| field.push(letter)),
+            letter => field.push(letter),
         }
     }
+    fields.push(field);
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
     let is_field =
         |field: &String| field == "*" || (!field.is_empty() && field.chars().all(is_plain));

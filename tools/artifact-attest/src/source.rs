@@ -95,7 +95,7 @@ impl Source {
     pub(crate) fn time(&self) -> Result<String, Error> {
         let seconds = self.git.committed_at(&self.rev)?;
         let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-        Ok(time.map(|time| time.to_string()).unwrap_or_default())
+        Ok(time.as_ref().map(ToString::to_string).unwrap_or_default())
     }
 
     /// Returns everything below the folder in the commit, by path.

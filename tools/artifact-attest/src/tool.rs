@@ -124,6 +124,11 @@ pub(crate) fn run_tied<A: AsRef<OsStr>>(
     variables: &[(&str, &OsStr)],
     limit: Option<Duration>,
 ) -> Result<Ended, Error> {
+    // The shell would report a missing program with an exit status.
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&folders).any(|folder| folder.join(program).is_file()) {
+        return Err(Error::Tool { program, source: io::ErrorKind::NotFound.into() });
+    }
     let mut command = Command::new("sh");
     command.args(["-c", TIED, "sh", program]).args(arguments).stdin(Stdio::piped());
     end_of(document, program, command, variables, b"", limit)
@@ -280,6 +285,12 @@ mod tests {
         let ended = run_with("a", "cat", ["-"], &[], b"input")?;
         assert_eq!(ended.stdout, b"input");
         Ok(())
+    }
+
+    #[test]
+    fn a_program_that_is_not_installed_is_an_error_of_its_own() {
+        let missing = run_tied("a", "no-such-program", [""; 0], &[], None);
+        assert!(matches!(missing, Err(Error::Tool { program: "no-such-program", .. })));
     }
 
     /// Neither a child in the background that keeps the output open, nor one that ignores SIGTERM survives.

@@ -29,7 +29,7 @@ const KEPT: [&str; 13] = [
 ];
 /// Variables that only a build with Cargo has (nixpkgs `buildRustPackage`; crane).
 const OF_CARGO: [&str; 3] = ["cargoDeps", "cargoVendorDir", "cargoArtifacts"];
-/// Most derivations of one build. A system configuration of NixOS has about 10,000.
+/// Most derivations of one build. A system configuration of `NixOS` has about 10,000.
 const DERIVATIONS_MAX: usize = 200_000;
 /// Deepest nesting of a `.drv` file. Nix writes four levels.
 const DEPTH_MAX: usize = 8;
@@ -182,7 +182,7 @@ fn kept(variables: Vec<[String; 2]>) -> BTreeMap<String, String> {
     kept
 }
 
-/// A value of the ATerm notation.
+/// A value of the `ATerm` notation.
 enum Term {
     Text(String),
     /// A list or a tuple.
