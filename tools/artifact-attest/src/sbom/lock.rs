@@ -233,6 +233,9 @@ fn selection(flags: &str) -> (Vec<String>, bool) {
     (selected, is_whole)
 }
 
+/// Crates with the identifiers of their direct dependencies, by identifier.
+pub(crate) type Reached<'a> = BTreeMap<String, (&'a Package, BTreeSet<String>)>;
+
 /// The crates of a lock that a build result may contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Crates {
@@ -248,9 +251,7 @@ impl Crates {
 
     /// Returns the crates with the identifiers of their direct dependencies, by identifier, and the identifiers that
     /// the build result itself depends on. The built packages are left out: they are the build result.
-    pub(crate) fn reached(
-        &self,
-    ) -> (BTreeMap<String, (&Package, BTreeSet<String>)>, BTreeSet<String>) {
+    pub(crate) fn reached(&self) -> (Reached<'_>, BTreeSet<String>) {
         let packages = &self.lock.packages;
         let is_root = |package: &Package| {
             let roots = self.roots.as_ref();
@@ -275,7 +276,7 @@ impl Crates {
             .map(Package::id)
             .collect();
         let mut seen = BTreeSet::new();
-        let mut reached: BTreeMap<String, (&Package, BTreeSet<String>)> = BTreeMap::new();
+        let mut reached = Reached::new();
         while let Some(index) = open.pop() {
             if !seen.insert(index) {
                 continue;
