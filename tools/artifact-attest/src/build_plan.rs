@@ -1,7 +1,9 @@
 //! Plan of one build: its source and derivation, and everything that follows from them without
 //! building.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use documents::WritePermit;
 
@@ -9,14 +11,15 @@ use crate::Error;
 use crate::desired;
 use crate::image::ImageMetadata;
 use crate::manifests;
-use crate::nix::BuildResult;
-use crate::nix::{Derivation, Nix};
+use crate::nix::roots::Roots;
+use crate::nix::{BuildResult, Derivation, Nix};
 use crate::oci::{Digest, Package};
 use crate::rebuild_cache::RebuildCache;
-use crate::sbom::Lock;
+use crate::sbom::Contents;
+use crate::sbom::lock::{Crates, Lock, Manifest, Roots as CargoRoots};
 use crate::source::Source;
 use crate::spec::{self, Build, Image, Manifests, Rebuild, Tag};
-use crate::statement::{self, Identity, Origin, Predicate, Statements};
+use crate::statement::{self, Identity, Making, Origin, Predicate, Statements};
 use crate::tree::{self, Files};
 
 /// Source of an artifact, and the instructions to build it.
@@ -35,8 +38,10 @@ enum Product {
         build: Build,
         image: Box<Image>,
         twice: bool,
-        derivation: Derivation,
-        lock: Option<Lock>,
+        derivation: Box<Derivation>,
+        contents: Contents,
+        /// Links that keep the build result in the store, since the first build of this run.
+        roots: OnceCell<Roots>,
     },
     Manifests {
         /// Files as in the commit.
@@ -57,12 +62,11 @@ impl BuildPlan {
     ) -> Result<Self, Error> {
         let source = Source::find(nix.document, &build.flake)?;
         let (source, derivation) = nix.evaluate(&source, build)?;
-        let lock = source.file("Cargo.lock")?;
-        let lock = lock.map(|bytes| Lock::read(&bytes)).transpose();
-        let lock = lock.map_err(|why| Error::Manifest { path: "Cargo.lock".to_owned(), why })?;
+        let contents = Contents { time: source.time()?, crates: crates(&source, &derivation)? };
         let twice = rebuild.unwrap_or_default() == Rebuild::Required;
         let (build, image) = (build.clone(), Box::new(image.clone()));
-        let product = Product::Image { build, image, twice, derivation, lock };
+        let (derivation, roots) = (Box::new(derivation), OnceCell::new());
+        let product = Product::Image { build, image, twice, derivation, contents, roots };
         Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
     }
 
@@ -148,17 +152,20 @@ impl BuildPlan {
 
     /// Builds the image's content, and returns what the build revealed.
     pub(crate) fn build(&self, nix: &Nix<'_>, _: &WritePermit) -> Result<BuildResult, Error> {
-        let Product::Image { build, derivation, .. } = &self.product else {
+        let Product::Image { build, derivation, roots, .. } = &self.product else {
             return Err(documents::Error::out_of_order().into());
         };
-        // Try the store first: for an existing result, `nix build` would double the time.
-        let (closure, references) = nix.closure(derivation).or_else(|_| {
-            nix.build(derivation, build)?;
-            nix.closure(derivation)
-        })?;
+        let roots = kept_by(roots)?;
+        // Try the store first: other outputs of an existing result may be missing, and the image does not need them.
+        let is_built = fs::symlink_metadata(&derivation.out).is_ok();
+        if !is_built || !nix.keep(&derivation.out, roots)? {
+            nix.build(derivation, build, roots)?;
+        }
+        let (closure, references) = nix.closure(derivation)?;
         let missing = || Error::NixGarbled { command: "path-info" };
         let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
-        Ok(BuildResult { nar_sha256, rebuilt: false, closure, references })
+        let builder = nix.builder()?;
+        Ok(BuildResult { nar_sha256, rebuilt: false, closure, references, builder })
     }
 
     /// Builds a second time, compares the results, and returns a detail for people. Does not repeat
@@ -170,14 +177,14 @@ impl BuildPlan {
         built: &mut BuildResult,
         _: &WritePermit,
     ) -> Result<&'static str, Error> {
-        let Product::Image { build, derivation, .. } = &self.product else {
+        let Product::Image { build, derivation, roots, .. } = &self.product else {
             return Err(documents::Error::out_of_order().into());
         };
         let is_cached = rebuild_cache.contains_rebuild(derivation, &built.nar_sha256);
         if !is_cached {
             // Build all outputs, because `--check` needs each, and a substituter may have provided
             // only some.
-            nix.build(derivation, build)?;
+            nix.build(derivation, build, kept_by(roots)?)?;
             nix.rebuild(derivation, build)?;
             rebuild_cache.record(nix.document, derivation, &built.nar_sha256);
         }
@@ -230,10 +237,10 @@ impl BuildPlan {
         let Source { folder, rev, .. } = &self.source;
         let origin = Origin { identity: &self.identity, rev, folder };
         match &self.product {
-            Product::Image { build, derivation, lock, .. } => {
-                let target = (build.attribute.as_str(), build.system.nix());
-                let lock = lock.as_ref();
-                statement::of_image(digest, origin, target, derivation, built, lock)
+            Product::Image { build, derivation, contents, .. } => {
+                let (attribute, system) = (build.attribute.as_str(), build.system.nix());
+                let making = Making { attribute, system, derivation, contents };
+                statement::of_image(digest, origin, making, built)
             }
             Product::Manifests { references, .. } => {
                 statement::of_manifests(digest, origin, references)
@@ -251,4 +258,55 @@ impl BuildPlan {
             }
         }
     }
+}
+
+/// Returns the links of this run, which are made by its first build.
+fn kept_by(cell: &OnceCell<Roots>) -> Result<&Roots, Error> {
+    if let Some(roots) = cell.get() {
+        return Ok(roots);
+    }
+    let roots = Roots::new()?;
+    Ok(cell.get_or_init(|| roots))
+}
+
+/// Returns the crates that the build result may contain: of the first `Cargo.lock` with a package that the build
+/// makes. If its packages are unknown, the nearest lock counts as a whole, because the list must not be too short.
+fn crates(source: &Source, derivation: &Derivation) -> Result<Option<Crates>, Error> {
+    let lock = |path: &str| {
+        let bytes = source.file_at(path)?.unwrap_or_default();
+        Lock::read(&bytes).map_err(|why| Error::Manifest { path: path.to_owned(), why })
+    };
+    let paths = source.nearest("Cargo.lock")?;
+    let own = if source.folder.is_empty() { String::new() } else { format!("{}/", source.folder) };
+    // A derivation that wraps a program, for example with `runCommand`, does not run Cargo itself.
+    let top = derivation.graph.drv(&derivation.path).filter(|drv| drv.is_cargo());
+    let of_cargo: Vec<_> =
+        top.map_or_else(|| derivation.graph.of_cargo().collect(), |drv| vec![drv]);
+    for path in paths.iter().filter(|_| !of_cargo.is_empty()) {
+        let folder = path.strip_suffix("Cargo.lock").unwrap_or_default();
+        let manifest = |below: &str| {
+            let below = below.trim_start_matches("./").trim_matches('/');
+            let below = if below.is_empty() { String::new() } else { format!("{below}/") };
+            let bytes = source.file_at(&format!("{folder}{below}Cargo.toml")).ok().flatten();
+            bytes.and_then(|bytes| Manifest::read(&bytes))
+        };
+        let lock = lock(path)?;
+        let mut packages = BTreeSet::new();
+        for drv in &of_cargo {
+            match lock.roots(drv, manifest, !path.starts_with(&own)) {
+                CargoRoots::Packages(more) => packages.extend(more),
+                CargoRoots::Workspace => return Ok(Some(Crates::new(lock, None))),
+                CargoRoots::Unknown => {}
+            }
+        }
+        if !packages.is_empty() {
+            return Ok(Some(Crates::new(lock, Some(packages))));
+        }
+    }
+    let beside = format!("{own}Cargo.lock");
+    let whole = match paths.first() {
+        Some(path) if *path == beside || top.is_some() => Some(lock(path)?),
+        _ => None,
+    };
+    Ok(whole.map(|lock| Crates::new(lock, None)))
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use ::remote::registry;
 use documents::{Diagnostic, Exit, Reason};
 
+use crate::failure::Cause as NixCause;
+
 /// Errors of this program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -138,13 +140,21 @@ pub enum Error {
         /// Whether a download failed, so that a retry may help.
         temporary: bool,
     },
+    /// The evaluation exceeded the time limit of a build.
+    #[error("the evaluation of the flake exceeded the time limit:\n{said}")]
+    EvaluationTimeout {
+        /// Last lines of Nix's output.
+        said: String,
+    },
     /// A builder failed, or a download has the wrong hash.
-    #[error("building {path} failed:\n{said}")]
+    #[error("building {path} failed, {cause}:\n{said}")]
     Build {
         /// Store path of the derivation.
         path: String,
         /// Last lines of the build log.
         said: String,
+        /// Cause, as far as Nix tells it.
+        cause: NixCause,
     },
     /// The build exceeded its time limit.
     #[error("building {path} exceeded the time limit:\n{said}")]
@@ -162,15 +172,21 @@ pub enum Error {
         /// Last lines of Nix's output.
         said: String,
     },
-    /// Nix failed before a builder ran, or a signal ended Nix.
-    #[error("Nix failed on {path}:\n{said}")]
+    /// Nix failed before a builder ran, a download failed, or a signal ended Nix.
+    #[error("Nix failed on {path}, {cause}:\n{said}")]
     Nix {
         /// Store path of the derivation.
         path: String,
         /// Last lines of Nix's output.
         said: String,
-        /// Whether a signal ended Nix.
-        killed: bool,
+        /// Cause, as far as Nix tells it.
+        cause: NixCause,
+    },
+    /// A `.drv` file has another form than this version reads.
+    #[error("the derivation {path} has an unknown format")]
+    DerivationUnknown {
+        /// Store path of the derivation.
+        path: String,
     },
     /// Nix printed a response that this version cannot parse.
     #[error("the output of `nix {command}` has an unknown format")]
@@ -258,9 +274,11 @@ impl Diagnostic for Error {
             Self::Manifest { .. } | Self::NoVersion { .. } => Reason::SourceInvalid,
             Self::Evaluation { .. } => Reason::EvaluationFailed,
             Self::Build { .. } => Reason::BuildFailed,
-            Self::BuildTimeout { .. } => Reason::TimedOut,
+            Self::BuildTimeout { .. } | Self::EvaluationTimeout { .. } => Reason::TimedOut,
             Self::NotReproducible { .. } => Reason::NotReproducible,
-            Self::Nix { .. } | Self::NixGarbled { .. } => Reason::NixFailed,
+            Self::Nix { .. } | Self::NixGarbled { .. } | Self::DerivationUnknown { .. } => {
+                Reason::NixFailed
+            }
             Self::Registry(error) => error.reason(),
             Self::Invisible { .. } => Reason::AbsenceUnproven,
             Self::NoShape | Self::NoAuthority { .. } => Reason::Invalid,
@@ -337,8 +355,11 @@ impl Diagnostic for Error {
             Self::Evaluation { .. } => {
                 "run `nix build` in the source to see the same error; correct the flake, and commit the change"
             }
-            Self::Build { path, .. } => {
-                return Some(format!("run `nix log {path}` for the whole log"));
+            Self::Build { path, cause, .. } | Self::Nix { path, cause, .. } => {
+                return Some(cause.help(path));
+            }
+            Self::EvaluationTimeout { .. } => {
+                "raise `build.timeoutSeconds`, which also limits the evaluation; an evaluation that never ends is a mistake of the flake"
             }
             Self::BuildTimeout { .. } => "raise `build.timeoutSeconds`, or use a faster machine",
             Self::NotReproducible { path, .. } => {
@@ -346,15 +367,7 @@ impl Diagnostic for Error {
                     "nothing was published or signed; `nix-store --realise --check -K {path}` keeps both results for a comparison; `rebuild: skip` disables the second build"
                 ));
             }
-            Self::Nix { killed: true, .. } => {
-                "a signal ended Nix (often because the machine ran out of memory): run the same command again"
-            }
-            Self::Nix { path, .. } => {
-                return Some(format!(
-                    "run `nix-store --realise {path}` to see the same error, and correct its cause (system, sandbox, daemon or store)"
-                ));
-            }
-            Self::NixGarbled { .. } => {
+            Self::NixGarbled { .. } | Self::DerivationUnknown { .. } => {
                 "use a version of Nix from 2.8 to the newest that this version supports"
             }
             Self::Invisible { anonymous: true, .. } => {
@@ -395,8 +408,9 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.exit(),
             Self::Secret(error) => error.exit(),
             Self::Registry(error) => error.exit(),
+            Self::Nix { cause, .. } if cause.is_temporary() => Exit::Temporary,
             Self::BuildTimeout { .. }
-            | Self::Nix { killed: true, .. }
+            | Self::EvaluationTimeout { .. }
             | Self::SourceUnknown { is_unreachable: true, .. }
             | Self::Unlisted { .. }
             | Self::Evaluation { temporary: true, .. } => Exit::Temporary,
@@ -411,6 +425,7 @@ impl Diagnostic for Error {
             | Self::Build { .. }
             | Self::NotReproducible { .. }
             | Self::NixGarbled { .. }
+            | Self::DerivationUnknown { .. }
             | Self::Invisible { .. }
             | Self::Nix { .. }
             | Self::NoShape

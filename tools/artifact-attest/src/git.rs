@@ -181,6 +181,28 @@ impl Git {
         Ok(entries)
     }
 
+    /// Returns the object of the file `name` in `folder`, if `commit` has such a file.
+    pub(crate) fn object(
+        &self,
+        commit: &str,
+        folder: &str,
+        name: &str,
+    ) -> Result<Option<String>, Error> {
+        let tree = format!("{commit}:{folder}");
+        let listed = self.run(&["ls-tree", "-z", &tree, name], &[], b"")?;
+        let line = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let mut words = line.split('\t').next().unwrap_or_default().split(' ');
+        let is_file = words.next().and_then(Kind::of) == Some(Kind::File);
+        // A folder that the commit lacks has no file.
+        Ok(words.nth(1).filter(|_| is_file && listed.code == Some(0)).map(str::to_owned))
+    }
+
+    /// Returns the time of a commit, in seconds since 1970.
+    pub(crate) fn committed_at(&self, commit: &str) -> Result<Option<i64>, Error> {
+        let listed = self.text(&["rev-list", "--timestamp", "-1", commit])?;
+        Ok(listed.split(' ').next().and_then(|seconds| seconds.parse().ok()))
+    }
+
     /// Returns the content of blobs, by object id.
     pub(crate) fn blobs(&self, objects: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let mut blobs = BTreeMap::new();

@@ -17,8 +17,8 @@ use tar::EntryType;
 
 use crate::Error;
 use crate::base;
-use crate::layers::{References, layers};
-use crate::nix::Closure;
+use crate::layers::layers;
+use crate::nix::{Closure, References};
 use crate::oci::{Blob, Content, Descriptor, Digest, IMAGE_CONFIG, IMAGE_LAYER, Manifest, Package};
 use crate::spec::{Image, System};
 pub(crate) use archive::archive;

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::nix::References;
+
 /// Size of a closure from which it is split, in bytes. A smaller one is sent in three seconds at 100 Mbit/s,
 /// while every layer costs three requests, a file in the registry, and a mount in the container.
 const SPLIT_BYTES_MIN: u64 = 32 * 1024 * 1024;
@@ -26,9 +28,6 @@ pub(crate) const LAYERS_MAX: usize = 64;
 const PARTS_MIN: u64 = 10;
 /// Length of the hash at the beginning of a store path's name, with the dash.
 const HASH_LENGTH: usize = 33;
-
-/// Paths of the closure that each path refers to.
-pub(crate) type References = BTreeMap<String, BTreeSet<String>>;
 
 /// A path of a closure.
 #[derive(Clone, Debug)]

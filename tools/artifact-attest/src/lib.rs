@@ -11,8 +11,9 @@
 //! **Invariant:** a tag never names a manifest that is incomplete or unsigned.
 //! **Invariant:** failures are not signed, because verifiers check that a key signed a statement, not
 //! what the statement says.
-//! **Invariant:** equal commits and keys give equal bytes, including the signatures. So a second run
-//! only reads, and another run restores a lost signature.
+//! **Invariant:** equal commits and keys give equal bytes, including the signatures, on machines with the same version and
+//! settings of Nix. So a second run only reads, and another run restores a lost signature. What only a build can tell is
+//! read from the published provenance, so that a machine with another Nix accepts it.
 
 mod base;
 mod build_plan;
@@ -23,6 +24,7 @@ mod containment;
 pub mod desired;
 mod error;
 mod execute;
+mod failure;
 mod git;
 mod image;
 mod json;
@@ -53,6 +55,7 @@ mod verify;
 pub use ::remote::registry::{Digest, Problem};
 pub use cli::Cli;
 pub use error::Error;
+pub use failure::Cause as NixCause;
 pub use statement::Predicate;
 
 use std::time::Duration;

@@ -1,19 +1,18 @@
 //! Manifests for Flux: the files of a commit, with images pinned to attested digests.
 
+mod images;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
-use std::ops::Range;
 
 use serde_json::json;
-use serde_saphyr::granit_parser::{Event, Parser};
 
 use crate::Error;
 use crate::image;
 use crate::oci::{Blob, Descriptor, FLUX_CONFIG, FLUX_LAYER, Manifest, Package};
 use crate::tree::{Files, is_yaml};
+use images::images;
 
-/// Lists of a pod spec whose items have an `image`.
-const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 /// Largest published archive that is read back, in bytes.
 const ARCHIVE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -25,81 +24,6 @@ fn text(content: &[u8]) -> Result<&str, String> {
 /// Returns the YAML files among `files`.
 fn yaml(files: &Files) -> impl Iterator<Item = (&String, &[u8])> {
     files.iter().filter(|(path, _)| is_yaml(path)).map(|(path, content)| (path, content.as_slice()))
-}
-
-/// One use of an image in a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Use {
-    /// Image as written; `None` for a YAML alias.
-    pub(crate) image: Option<String>,
-    pub(crate) line: usize,
-    /// Position in the file, in bytes.
-    range: Range<usize>,
-}
-
-impl Use {
-    /// Whether the image has a digest, so that its content can never change.
-    fn is_pinned(&self) -> bool {
-        self.image.as_deref().is_some_and(|image| image.contains("@sha256:"))
-    }
-}
-
-/// State of the YAML parser: in a map (with the key of the next value), or in a list.
-enum Open {
-    Map { key: Option<String>, container: bool },
-    List { containers: bool },
-}
-
-/// Returns the images that the containers in `text` use.
-pub(crate) fn images(text: &str) -> Result<Vec<Use>, String> {
-    let (mut open, mut uses) = (Vec::new(), Vec::new());
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| error.to_string())?;
-        if matches!(event, Event::MappingEnd | Event::SequenceEnd) {
-            open.pop();
-            continue;
-        }
-        // Skip comments. The parser reports them as events whenever another crate of the build
-        // enables that feature.
-        if !event.is_node() {
-            continue;
-        }
-        // Key of this node, or whether the node is an item of a list of containers.
-        let (key, container) = match (open.last_mut(), &event) {
-            (Some(Open::Map { key: key @ None, .. }), Event::Scalar(name, ..)) => {
-                *key = Some(name.to_string());
-                continue;
-            }
-            (Some(Open::Map { key, container }), _) => (key.take(), *container),
-            (Some(Open::List { containers }), _) => (None, *containers),
-            (None, _) => (None, false),
-        };
-        let is_image = container && key.as_deref() == Some("image");
-        // An alias stands for text elsewhere in the file, and pinning would change that text, too.
-        let brings_image = match key.as_deref() {
-            None | Some("image" | "<<") => container,
-            Some(key) => CONTAINERS.contains(&key),
-        };
-        match event {
-            Event::MappingStart(..) => {
-                open.push(Open::Map { container: container && key.is_none(), key: None });
-            }
-            Event::SequenceStart(..) => {
-                let containers = key.is_some_and(|name| CONTAINERS.contains(&name.as_str()));
-                open.push(Open::List { containers });
-            }
-            Event::Scalar(value, ..) if is_image => {
-                let range = span.byte_range().ok_or("its position is unknown")?;
-                let line = span.start.line();
-                uses.push(Use { image: Some(value.into_owned()), line, range });
-            }
-            Event::Alias(..) if brings_image => {
-                uses.push(Use { image: None, line: span.start.line(), range: 0..0 });
-            }
-            _ => {}
-        }
-    }
-    Ok(uses)
 }
 
 /// Returns the validation errors of the images in `files`. Images called `listed` will be pinned.
@@ -118,12 +42,15 @@ pub(crate) fn mistakes(files: &Files, listed: &[impl AsRef<str>]) -> Vec<String>
                                 "{path}:{line}: the image is a YAML alias: write the image out"
                             ));
                         }
-                        Some(image) if listed.iter().any(|name| name.as_ref() == image) => {
+                        Some(image)
+                            if !found.range.is_empty()
+                                && listed.iter().any(|name| name.as_ref() == image) =>
+                        {
                             used.push(image.clone());
                         }
                         Some(_) if found.is_pinned() => {}
                         Some(image) => mistakes.push(format!(
-                            "{path}:{line}: `{image}` is neither pinned (@sha256:…) nor listed here"
+                            "{path}:{line}: `{image}` is neither pinned (@sha256: and 64 digits) nor listed here"
                         )),
                     }
                 }
@@ -145,7 +72,7 @@ pub(crate) fn pin(files: &Files, references: &BTreeMap<String, String>) -> Resul
         let strange = |why| Error::Manifest { path: path.clone(), why };
         let mut pinned = text(content).map_err(strange)?.to_owned();
         let uses = images(&pinned).map_err(strange)?;
-        for found in uses.iter().rev() {
+        for found in uses.iter().rev().filter(|found| !found.range.is_empty()) {
             if let Some(reference) = found.image.as_ref().and_then(|name| references.get(name)) {
                 pinned.replace_range(found.range.clone(), reference);
             }
@@ -221,7 +148,7 @@ fn unpacked(archive: &[u8]) -> io::Result<Files> {
 mod tests {
     use super::*;
 
-    const POD: &str = "---\nkind: Deployment\nimage: elsewhere # not a container's\nspec:\n  template:\n    spec:\n      initContainers: [{name: a, image: greeter, args: [image, b]}]\n      containers:\n        # ünïcödé\n        - name: greeter\n          image: greeter   # pinned\n          env: [{name: image, value: greeter}]\n        - {name: other, image: \"busybox@sha256:00\"}\n        - name: quoted\n          image: 'greeter'\n---\nkind: List\nitems: []\n";
+    const POD: &str = "---\nkind: Deployment\nimage: elsewhere # not a container's\nspec:\n  template:\n    spec:\n      initContainers: [{name: a, image: greeter, args: [image, b]}]\n      containers:\n        # ünïcödé\n        - name: greeter\n          image: greeter   # pinned\n          env: [{name: image, value: greeter}]\n        - {name: other, image: \"busybox@sha256:0000000000000000000000000000000000000000000000000000000000000000\"}\n        - name: quoted\n          image: 'greeter'\n---\nkind: List\nitems: []\n";
 
     fn files(text: &str) -> Files {
         [("a.yaml".to_owned(), text.as_bytes().to_vec())].into()

@@ -1,116 +1,243 @@
 //! Software bill of materials of an image, in the `CycloneDX` format.
+//!
+//! **Invariant:** only facts are listed: variables of derivations, the closure, the commit's `Cargo.lock`, and the
+//! package's own `meta`. What none of them tells is left out.
+//! **Invariant:** the bill depends only on the commit and on the build result.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+pub(crate) mod lock;
 
-use crate::nix::BuildResult;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::remote::percent_encode_except;
+use serde_json::{Map, Value, json};
+
+use crate::nix::{BuildResult, Derivation};
 use crate::oci::Digest;
+use lock::Crates;
 
-/// Contents of a `Cargo.lock`: the crates that the build result may contain.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Lock {
-    #[serde(default, rename = "package")]
-    packages: Vec<Package>,
+/// Contents of an image, as far as its commit tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Time of the commit, by RFC 3339 in UTC.
+    pub(crate) time: String,
+    /// Crates that the build result may contain; `None` if no derivation of the build runs Cargo.
+    pub(crate) crates: Option<Crates>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-struct Package {
-    name: String,
-    version: String,
-    /// Registry or repository of the crate; `None` for the source's own packages.
-    source: Option<String>,
-    checksum: Option<String>,
-    /// Names, with a version where several packages share a name.
-    #[serde(default)]
-    dependencies: Vec<String>,
+/// Subject of a bill.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) digest: &'a Digest,
+    /// Name of the image's document.
+    pub(crate) name: &'a str,
+    /// Name of the Project that supplies the image.
+    pub(crate) supplier: &'a str,
+    /// URL of the source's repository.
+    pub(crate) source: &'a str,
+    pub(crate) derivation: &'a Derivation,
+    pub(crate) built: &'a BuildResult,
+    pub(crate) contents: &'a Contents,
 }
 
-impl Package {
-    fn is(&self, dependency: &str) -> bool {
-        let mut words = dependency.split(' ');
-        words.next() == Some(&self.name)
-            && words.next().is_none_or(|version| version == self.version)
+/// Components and their dependencies, by `bom-ref`.
+#[derive(Default)]
+struct Bill {
+    components: BTreeMap<String, Value>,
+    dependencies: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Bill {
+    fn add(&mut self, mut component: Map<String, Value>, reference: &str, needs: BTreeSet<String>) {
+        component.insert("bom-ref".to_owned(), json!(reference));
+        self.components.insert(reference.to_owned(), Value::Object(component));
+        self.dependencies.entry(reference.to_owned()).or_default().extend(needs);
     }
 }
 
-impl Lock {
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
-        toml::from_str(text).map_err(|error| error.message().to_owned())
+/// Returns the bill of materials of an image.
+pub(crate) fn document(subject: &Subject<'_>) -> Value {
+    let Subject { digest, name, supplier, source, derivation, built, contents } = *subject;
+    let mut bill = Bill::default();
+    for path in built.closure.keys() {
+        let component = component_of_path(path, derivation, built);
+        let none = BTreeSet::new();
+        let needs = built.references.get(path).unwrap_or(&none).iter();
+        let needs = needs.filter(|needed| built.closure.contains_key(*needed) && *needed != path);
+        bill.add(component, path, needs.cloned().collect());
     }
-
-    /// Returns the crates that the package called `name` may contain.
-    ///
-    /// A workspace has one lock for all of its packages. If the lock has no package of that name,
-    /// all of its crates may be in the result.
-    fn crates(&self, name: &str) -> impl Iterator<Item = &Package> {
-        let is_own = |package: &&Package| package.source.is_none() && package.name == name;
-        let mut reached: Vec<&Package> = match self.packages.iter().find(is_own) {
-            Some(root) => vec![root],
-            None => self.packages.iter().collect(),
-        };
-        let mut next = 0;
-        while let Some(package) = reached.get(next).copied() {
-            for needed in &package.dependencies {
-                let found = self.packages.iter().filter(|package| package.is(needed));
-                let new =
-                    found.filter(|package| !reached.iter().any(|old| std::ptr::eq(*old, *package)));
-                let new: Vec<_> = new.collect();
-                reached.extend(new);
-            }
-            next += 1;
+    let root: BTreeSet<_> = built
+        .closure
+        .get_key_value(&derivation.out)
+        .map(|(path, _)| path.clone())
+        .into_iter()
+        .collect();
+    let mut properties = Vec::new();
+    if let Some(crates) = &contents.crates {
+        let (reached, direct) = crates.reached();
+        for (reference, (package, needs)) in reached {
+            bill.add(component_of_crate(package), &reference, needs);
         }
-        let is_reached =
-            move |package: &&Package| reached.iter().any(|old| std::ptr::eq(*old, *package));
-        self.packages.iter().filter(|package| package.source.is_some()).filter(is_reached)
+        for path in &root {
+            bill.dependencies.entry(path.clone()).or_default().extend(direct.clone());
+        }
+        let scope = crates.roots.as_ref().map_or_else(
+            || "the whole Cargo.lock".to_owned(),
+            |roots| format!("reached by {}", roots.iter().cloned().collect::<Vec<_>>().join(", ")),
+        );
+        properties.push(json!({"name": "artifact-attest:crates", "value": scope}));
     }
-}
-
-/// Returns the bill of materials of the image called `name`. It depends only on the build result
-/// and the lock.
-pub(crate) fn document(
-    name: &str,
-    digest: &Digest,
-    out: &str,
-    built: &BuildResult,
-    lock: Option<&Lock>,
-) -> Value {
-    let paths = built.closure.iter().map(|(path, sha256)| {
-        let (name, version) = parts(path);
-        json!({
+    bill.dependencies.insert(digest.to_string(), root);
+    let mut image = json!({
+        "type": "container",
+        "bom-ref": digest,
+        "name": name,
+        "hashes": [{"alg": "SHA-256", "content": digest.hex()}],
+    });
+    let version = derivation.graph.package(&derivation.out).version;
+    if let Some(version) =
+        [derivation.version.as_str(), version].into_iter().find(|text| !text.is_empty())
+    {
+        image["version"] = json!(version);
+    }
+    let mut metadata = json!({
+        // The version of the program is left out, because every new version would sign every artifact again.
+        "tools": {"components": [{
             "type": "application",
-            "bom-ref": path,
-            "name": name,
-            "version": version,
-            "properties": [{"name": "nix:narSha256", "value": sha256}],
-        })
+            "name": "artifact-attest",
+            "externalReferences": [{"type": "website", "url": "https://github.com/zabronax/holistic"}],
+        }]},
+        "component": image,
+        "supplier": {"name": supplier, "url": [source]},
     });
-    let (built_name, version) = parts(out);
-    let crates = lock.into_iter().flat_map(|lock| lock.crates(built_name));
-    let crates = crates.map(|Package { name, version, checksum, .. }| {
-        let purl = format!("pkg:cargo/{name}@{version}");
-        let mut component = json!({
-            "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl,
-        });
-        if let Some(checksum) = checksum {
-            component["hashes"] = json!([{"alg": "SHA-256", "content": checksum}]);
-        }
-        component
-    });
-    json!({
+    if !contents.time.is_empty() {
+        metadata["timestamp"] = json!(contents.time);
+    }
+    if !properties.is_empty() {
+        metadata["properties"] = json!(properties);
+    }
+    let dependencies = bill.dependencies.into_iter();
+    let dependencies =
+        dependencies.map(|(reference, needs)| json!({"ref": reference, "dependsOn": needs}));
+    let mut bill = json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": format!("urn:uuid:{}", uuid(digest)),
         "version": 1,
-        "metadata": {"component": {
-            "type": "container",
-            "bom-ref": digest,
-            "name": name,
-            "version": version,
-            "hashes": [{"alg": "SHA-256", "content": digest.hex()}],
-        }},
-        "components": paths.chain(crates).collect::<Vec<_>>(),
-    })
+        "metadata": metadata,
+        "components": bill.components.into_values().collect::<Vec<_>>(),
+        "dependencies": dependencies.collect::<Vec<_>>(),
+    });
+    // Made of the content, so that two different bills never share a number.
+    bill["serialNumber"] =
+        json!(format!("urn:uuid:{}", uuid(&Digest::of(&crate::json::bytes(&bill)))));
+    bill
+}
+
+/// Returns a component, with a version if that is known.
+fn component(kind: &str, name: &str, version: &str) -> Map<String, Value> {
+    let mut component = Map::new();
+    component.insert("type".to_owned(), json!(kind));
+    component.insert("name".to_owned(), json!(name));
+    if !version.is_empty() {
+        component.insert("version".to_owned(), json!(version));
+    }
+    component
+}
+
+/// Returns the component of a store path. The form of its package URL is that of sbomnix and bombon, with the output
+/// as syft adds it: `pkg:nix` is not registered yet (<https://github.com/package-url/purl-spec/issues/149>).
+fn component_of_path(
+    path: &str,
+    derivation: &Derivation,
+    built: &BuildResult,
+) -> Map<String, Value> {
+    let package = derivation.graph.package(path);
+    let is_result = path == derivation.out;
+    let version = if is_result && !derivation.version.is_empty() {
+        derivation.version.as_str()
+    } else {
+        package.version
+    };
+    let mut component = component("application", package.name, version);
+    let mut purl = format!("pkg:nix/{}", percent_encode_except(package.name, ""));
+    if !version.is_empty() {
+        purl = format!("{purl}@{}", percent_encode_except(version, ""));
+    }
+    if !matches!(package.output, "" | "out") {
+        purl = format!("{purl}?output={}", percent_encode_except(package.output, ""));
+    }
+    component.insert("purl".to_owned(), json!(purl));
+    let sha256 = built.closure.get(path);
+    let mut properties = vec![json!({"name": "nix:output_path", "value": path})];
+    properties.extend(sha256.map(|sha256| json!({"name": "nix:narSha256", "value": sha256})));
+    component.insert("properties".to_owned(), json!(properties));
+    if !is_result {
+        return component; // a derivation holds no `meta`, so licences of other packages are unknown
+    }
+    let meta = &derivation.meta;
+    // The schema limits `id` to the SPDX identifiers of its own date, so a newer one, or a mistake of the flake, would
+    // make the bill invalid. An expression has no such limit, but is the only item of its list.
+    let licenses = match meta.licenses()[..] {
+        [(spdx, true)] => vec![json!({"expression": spdx, "acknowledgement": "declared"})],
+        ref several => {
+            let license = |(name, _): &(&str, bool)| json!({"license": {"name": name, "acknowledgement": "declared"}});
+            several.iter().map(license).collect()
+        }
+    };
+    if !licenses.is_empty() {
+        component.insert("licenses".to_owned(), json!(licenses));
+    }
+    if let Some(cpe) = meta.cpe.as_ref().filter(|cpe| is_cpe(cpe)) {
+        component.insert("cpe".to_owned(), json!(cpe));
+    }
+    if let Some(description) = meta.description.as_ref().filter(|text| !text.is_empty()) {
+        component.insert("description".to_owned(), json!(description));
+    }
+    if let Some(url) = meta.homepage.as_ref().filter(|url| is_web_address(url)) {
+        component.insert("externalReferences".to_owned(), json!([{"type": "website", "url": url}]));
+    }
+    component
+}
+
+/// Returns the component of a crate, or of another package of the source.
+fn component_of_crate(package: &lock::Package) -> Map<String, Value> {
+    let mut component = component("library", &package.name, &package.version);
+    if let Some(purl) = package.purl() {
+        component.insert("purl".to_owned(), json!(purl));
+    }
+    if let Some(sha256) = package.sha256() {
+        component.insert("hashes".to_owned(), json!([{"alg": "SHA-256", "content": sha256}]));
+    }
+    component
+}
+
+/// Whether `text` is a formatted string of CPE 2.3: thirteen fields, in which every other character than letters,
+/// digits and `-._` is escaped (NISTIR 7695, section 6.2).
+fn is_cpe(text: &str) -> bool {
+    let (mut fields, mut field) = (Vec::new(), String::new());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            ':' => fields.push(std::mem::take(&mut field)),
+            '\\' if letters.next().is_some_and(|escaped| escaped.is_ascii_punctuation()) => {
+                field.push('_');
+            }
+            letter => field.push(letter),
+        }
+    }
+    fields.push(field);
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
+    let is_field =
+        |field: &String| field == "*" || (!field.is_empty() && field.chars().all(is_plain));
+    let is_part = |part: &str| ["a", "o", "h"].contains(&part);
+    fields.len() == 13
+        && fields[..2] == ["cpe", "2.3"]
+        && is_part(&fields[2])
+        && fields[3..].iter().all(is_field)
+}
+
+fn is_web_address(text: &str) -> bool {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    is_web && text.bytes().all(|byte| byte.is_ascii_graphic() && !br#""<>\^`{|}"#.contains(&byte))
 }
 
 /// Returns a UUID of version 8, made of the beginning of the digest (RFC 9562 leaves the content of
@@ -120,72 +247,5 @@ fn uuid(digest: &Digest) -> String {
     format!("{}-{}-8{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
 }
 
-/// Splits the name of a store path into name and version, as Nix does: the version begins after the
-/// first `-` before a digit.
-fn parts(path: &str) -> (&str, &str) {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    let name = name.split_once('-').map_or(name, |(_, name)| name);
-    let dashes = name.match_indices('-').map(|(at, _)| at);
-    let starts = |at: &usize| name[at + 1..].starts_with(|letter: char| letter.is_ascii_digit());
-    dashes.into_iter().find(starts).map_or((name, ""), |at| (&name[..at], &name[at + 1..]))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_store_path_is_split_into_name_and_version() {
-        assert_eq!(parts("/nix/store/abc-greeter-0.1.0"), ("greeter", "0.1.0"));
-        assert_eq!(parts("/nix/store/abc-font-awesome"), ("font-awesome", ""));
-    }
-
-    #[test]
-    fn the_bill_lists_crates_of_the_lock_without_the_source_itself() -> Result<(), String> {
-        let lock = Lock::read(b"version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"00\"\n[[package]]\nname = \"greeter\"\nversion = \"0.1.0\"\n")?;
-        let bom = document(
-            "greeter",
-            &Digest::of(b""),
-            "/nix/store/x-a-1",
-            &BuildResult::default(),
-            Some(&lock),
-        );
-        assert_eq!(bom["components"].as_array().map(Vec::len), Some(1));
-        assert_eq!(bom["components"][0]["purl"], "pkg:cargo/a@1.0.0");
-        Ok(())
-    }
-
-    #[test]
-    fn the_bill_excludes_crates_that_only_other_packages_of_the_workspace_need()
-    -> Result<(), String> {
-        let foreign = |name: &str, version: &str, needs: &str| {
-            format!(
-                "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsource = \"registry\"\ndependencies = [{needs}]\n"
-            )
-        };
-        let local = |name: &str, needs: &str| {
-            format!(
-                "[[package]]\nname = \"{name}\"\nversion = \"0.1.0\"\ndependencies = [{needs}]\n"
-            )
-        };
-        let packages = [
-            local("first", r#""shared", "a 2.0.0""#),
-            local("second", r#""shared", "b", "a 1.0.0""#),
-            local("shared", r#""c""#),
-            foreign("a", "1.0.0", ""),
-            foreign("a", "2.0.0", r#""c""#),
-            foreign("b", "1.0.0", ""),
-            foreign("c", "1.0.0", r#""a 2.0.0""#), // a cycle, as dev-dependencies can have
-        ];
-        let lock = Lock::read(format!("version = 4\n{}", packages.concat()).as_bytes())?;
-        let crates = |name: &str| {
-            let crates =
-                lock.crates(name).map(|package| format!("{} {}", package.name, package.version));
-            crates.collect::<Vec<_>>().join(", ")
-        };
-        assert_eq!(crates("first"), "a 2.0.0, c 1.0.0");
-        assert_eq!(crates("second"), "a 1.0.0, a 2.0.0, b 1.0.0, c 1.0.0");
-        assert_eq!(crates("unknown"), "a 1.0.0, a 2.0.0, b 1.0.0, c 1.0.0");
-        Ok(())
-    }
-}
+mod tests;

@@ -57,11 +57,45 @@ impl Source {
         Self { rev: rev.to_owned(), ..self.clone() }
     }
 
-    /// Returns the content of a file in the folder, if the commit has such a file.
-    pub(crate) fn file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let entries = self.git.entries(&self.rev, &self.folder)?;
-        let Some(entry) = entries.iter().find(|entry| entry.path == name) else { return Ok(None) };
-        Ok(self.git.blobs(&[&entry.object])?.remove(&entry.object))
+    /// Returns the content of a file at `path`, relative to the root of the repository, if the commit has such a file.
+    pub(crate) fn file_at(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(object) = self.git.object(&self.rev, folder, name)? else { return Ok(None) };
+        Ok(self.git.blobs(&[&object])?.remove(&object))
+    }
+
+    /// Returns the paths of files called `name` that belong to the folder: in it, then in the folders above it, the
+    /// nearest first, then below it.
+    pub(crate) fn nearest(&self, name: &str) -> Result<Vec<String>, Error> {
+        let joined = |folder: &str| {
+            if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+        };
+        let mut found = Vec::new();
+        let mut folder = Some(self.folder.as_str());
+        while let Some(here) = folder {
+            if self.git.object(&self.rev, here, name)?.is_some() {
+                found.push(joined(here));
+            }
+            folder =
+                (!here.is_empty()).then(|| here.rsplit_once('/').map_or("", |(above, _)| above));
+        }
+        let below =
+            self.git.entries(&self.rev, &self.folder)?.into_iter().filter(|entry| {
+                entry.kind == Kind::File && entry.path.ends_with(&format!("/{name}"))
+            });
+        let below = below.map(|entry| match self.folder.as_str() {
+            "" => entry.path,
+            folder => format!("{folder}/{}", entry.path),
+        });
+        found.extend(below);
+        Ok(found)
+    }
+
+    /// Returns the time of the commit, by RFC 3339 in UTC; empty for a time outside of the calendar.
+    pub(crate) fn time(&self) -> Result<String, Error> {
+        let seconds = self.git.committed_at(&self.rev)?;
+        let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        Ok(time.as_ref().map(ToString::to_string).unwrap_or_default())
     }
 
     /// Returns everything below the folder in the commit, by path.

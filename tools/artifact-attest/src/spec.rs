@@ -49,7 +49,7 @@ pub struct Build {
     /// System that the package is built for (default `x86_64-linux`).
     #[serde(default)]
     pub system: System,
-    /// Time limit of one build in seconds, from 1 to 86400 (default 3600).
+    /// Time limit of one build, and of each evaluation, in seconds, from 1 to 86400 (default 3600).
     #[serde(default = "one_hour")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: u32,

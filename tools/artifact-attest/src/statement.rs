@@ -1,15 +1,17 @@
 //! In-toto statements about one manifest, ready to be signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::nix::{BuildResult, Derivation, Pin};
+use crate::nix::drv::{Fixed, store_uri};
+use crate::nix::inputs::Pin;
+use crate::nix::{BuildResult, Builder, Derivation};
 use crate::oci::Digest;
-use crate::sbom;
+use crate::sbom::{self, Contents, Subject};
 
 /// Page that defines the parameters and the `narSha256` digests, with examples.
 const PAGE: &str =
@@ -97,34 +99,65 @@ impl Origin<'_> {
     }
 }
 
+/// Build of an image, and what the commit tells of its contents.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Making<'a> {
+    /// Name of the flake's package.
+    pub(crate) attribute: &'a str,
+    pub(crate) system: &'a str,
+    pub(crate) derivation: &'a Derivation,
+    pub(crate) contents: &'a Contents,
+}
+
 /// Returns all statements about an image.
 pub(crate) fn of_image(
     digest: &Digest,
     origin: Origin<'_>,
-    (attribute, system): (&str, &str),
-    derivation: &Derivation,
+    making: Making<'_>,
     built: &BuildResult,
-    lock: Option<&sbom::Lock>,
 ) -> Statements {
+    let Making { attribute, system, derivation, contents } = making;
     let inputs = derivation.inputs.iter();
     let inputs = inputs.map(|input| match &input.pin {
         Pin::Nar(sha256) => json!({"uri": input.uri, "digest": {"narSha256": sha256}}),
         Pin::Commit(commit) => json!({"uri": input.uri, "digest": {"gitCommit": commit}}),
     });
-    let drv = json!({"uri": derivation.path, "digest": {"sha256": derivation.digest.hex()}});
-    let dependencies = inputs.chain([origin.dependency(), drv]).collect();
+    let fixed = derivation.graph.fixed().into_iter();
+    let fixed =
+        fixed.map(|Fixed { uri, algorithm, hex }| json!({"uri": uri, "digest": {algorithm: hex}}));
+    let drv =
+        json!({"uri": store_uri(&derivation.path), "digest": {"sha256": derivation.digest.hex()}});
+    let dependencies = inputs.chain(fixed).chain([origin.dependency(), drv]).collect();
     let nar = |name: &str, sha256: &str| json!({"name": name, "digest": {"narSha256": sha256}});
     let mut byproducts = vec![nar("build", &built.nar_sha256)];
     if built.rebuilt {
         byproducts.push(nar("rebuild", &built.nar_sha256));
     }
-    byproducts.extend(built.closure.iter().map(|(path, sha256)| nar(path, sha256)));
+    byproducts.extend(built.closure.iter().map(|(path, sha256)| {
+        let mut byproduct = nar(path, sha256);
+        if let Some(references) = built.references.get(path) {
+            byproduct["annotations"] = json!({"references": references});
+        }
+        byproduct
+    }));
     let parameters = origin.parameters(&[
         ("attr", format!("{}#{attribute}", origin.folder)),
         ("system", system.to_owned()),
     ]);
-    let provenance = provenance("nix-flake", &parameters, dependencies, &byproducts);
-    let bom = sbom::document(&origin.identity.document, digest, &derivation.out, built, lock);
+    let mut provenance = provenance("nix-flake", &parameters, dependencies, &byproducts);
+    let Builder { nix, settings } = &built.builder;
+    provenance["buildDefinition"]["internalParameters"] = json!(settings);
+    provenance["runDetails"]["builder"]["version"] = json!({"nix": nix});
+    let Identity { project, document, source, .. } = origin.identity;
+    let bom = sbom::document(&Subject {
+        digest,
+        name: document,
+        supplier: project,
+        source,
+        derivation,
+        built,
+        contents,
+    });
     statements(digest, [(Predicate::Provenance, provenance), (Predicate::Sbom, bom)])
 }
 
@@ -224,17 +257,29 @@ pub(crate) fn names(
     }
 }
 
-/// Reads the build result from a published provenance; `None` for any other statement.
+/// Reads the build result from a published provenance; `None` for any other statement, and for a provenance of an
+/// earlier version of this program, which does not tell everything that today's statements hold.
 pub(crate) fn built(provenance: &[u8]) -> Option<BuildResult> {
     let statement: Value = serde_json::from_slice(provenance).ok()?;
-    let byproducts = statement["predicate"]["runDetails"]["byproducts"].as_array()?;
-    let mut built = BuildResult::default();
-    for byproduct in byproducts {
+    let predicate = &statement["predicate"];
+    let nix = predicate["runDetails"]["builder"]["version"]["nix"].as_str()?.to_owned();
+    let settings = predicate["buildDefinition"]["internalParameters"].as_object()?;
+    let settings = settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut built = BuildResult { builder: Builder { nix, settings }, ..BuildResult::default() };
+    for byproduct in predicate["runDetails"]["byproducts"].as_array()? {
         let sha256 = byproduct["digest"]["narSha256"].as_str()?.to_owned();
         match byproduct["name"].as_str()? {
             "build" => built.nar_sha256 = sha256,
             "rebuild" => built.rebuilt = true,
             path => {
+                let references =
+                    byproduct["annotations"]["references"].as_array().into_iter().flatten();
+                let references: BTreeSet<_> = references
+                    .map(|path| path.as_str().map(str::to_owned))
+                    .collect::<Option<_>>()?;
+                if !references.is_empty() {
+                    built.references.insert(path.to_owned(), references);
+                }
                 built.closure.insert(path.to_owned(), sha256);
             }
         }
@@ -245,11 +290,36 @@ pub(crate) fn built(provenance: &[u8]) -> Option<BuildResult> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nix::drv::Graph;
+    use crate::nix::meta::Meta;
 
+    /// Returns a derivation that needs one download, from two derivations.
     fn derivation() -> Derivation {
-        let digest = Digest::of(b"drv");
-        let (path, out) = ("/nix/store/x.drv".to_owned(), "/nix/store/x".to_owned());
-        Derivation { path, digest, out, version: String::new(), inputs: Vec::new() }
+        let fixed = format!(
+            r#"Derive([("out","/s/src","sha256","{}")],[],[],"s","b",[],[("url","https://e.org/a.tgz")])"#,
+            "ab".repeat(32)
+        );
+        let graph = Graph::read("/nix/store/x.drv", |path| {
+            let top = r#"Derive([("out","/nix/store/x","","")],[("/s/a.drv",["out"]),("/s/b.drv",["out"])],[],"s","b",[],[])"#;
+            Ok(if path == "/nix/store/x.drv" { top.into() } else { fixed.clone().into_bytes() })
+        });
+        Derivation {
+            path: "/nix/store/x.drv".to_owned(),
+            digest: Digest::of(b"drv"),
+            out: "/nix/store/x".to_owned(),
+            version: String::new(),
+            inputs: Vec::new(),
+            graph: graph.expect("two derivations"),
+            meta: Meta::default(),
+        }
+    }
+
+    /// Returns the statements about an image of the package `default`.
+    fn image_of(origin: Origin<'_>, built: &BuildResult) -> Statements {
+        let (derivation, contents) = (derivation(), Contents::default());
+        let (attribute, system) = ("default", "x86_64-linux");
+        let making = Making { attribute, system, derivation: &derivation, contents: &contents };
+        of_image(&Digest::of(b"manifest"), origin, making, built)
     }
 
     fn identity(document: &str) -> Identity {
@@ -259,11 +329,9 @@ mod tests {
 
     #[test]
     fn a_statement_belongs_to_a_document_only_if_all_its_parameters_match() {
-        let (this, subject) = (identity("a"), Digest::of(b"manifest"));
+        let this = identity("a");
         let image = |identity: &Identity, rev: &str| {
-            let origin = Origin { identity, rev, folder: "sources/a" };
-            let system = ("default", "x86_64-linux");
-            of_image(&subject, origin, system, &derivation(), &BuildResult::default(), None)
+            image_of(Origin { identity, rev, folder: "sources/a" }, &BuildResult::default())
         };
         let what = |system: &str| [("attr", "#default".to_owned()), ("system", system.to_owned())];
         let provenance = |statements: &Statements, system: &str| {
@@ -291,14 +359,38 @@ mod tests {
         let identity = identity("a");
         let origin = Origin { identity: &identity, rev: "f00", folder: "sources/a" };
         for rebuilt in [false, true] {
-            let closure = [("/nix/store/x".to_owned(), "11".repeat(32))].into();
-            let nar_sha256 = "11".repeat(32);
-            let told = BuildResult { nar_sha256, rebuilt, closure, ..BuildResult::default() };
-            let subject = Digest::of(b"manifest");
-            let system = ("default", "x86_64-linux");
-            let all = of_image(&subject, origin, system, &derivation(), &told, None);
+            let hash = "11".repeat(32);
+            let [path, needed] = ["/nix/store/x", "/nix/store/y"].map(str::to_owned);
+            let closure = [(path.clone(), hash.clone()), (needed.clone(), hash.clone())].into();
+            let references = [(path, [needed].into())].into();
+            let settings = [("sandbox".to_owned(), json!("relaxed"))].into();
+            let builder = Builder { nix: "2.34.8".to_owned(), settings };
+            let told = BuildResult { nar_sha256: hash, rebuilt, closure, references, builder };
+            let all = image_of(origin, &told);
             assert_eq!(built(&all[&Predicate::Provenance]), Some(told));
         }
+        let earlier = json!({"predicate": {"runDetails": {"byproducts": []}}});
+        assert_eq!(built(earlier.to_string().as_bytes()), None);
+    }
+
+    #[test]
+    fn provenance_lists_every_download_once_and_names_store_paths_by_uri() {
+        let identity = identity("a");
+        let origin = Origin { identity: &identity, rev: "f00", folder: "d" };
+        let all = image_of(origin, &BuildResult::default());
+        let statement: Value = serde_json::from_slice(&all[&Predicate::Provenance]).expect("JSON");
+        let dependencies = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
+        let uris: Vec<_> = dependencies
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|dependency| &dependency["uri"])
+            .collect();
+        assert_eq!(
+            uris,
+            ["file:///nix/store/x.drv", "git+https://example.org/a@f00", "https://e.org/a.tgz"]
+        );
+        assert_eq!(dependencies[2]["digest"], json!({"sha256": "ab".repeat(32)}));
     }
 
     #[test]

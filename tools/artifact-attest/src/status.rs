@@ -99,7 +99,7 @@ fn facts(session: &Session<'_>, published: &Published) -> Facts {
         digest,
         tag: published.desired.tag.clone(),
         tags: published.desired.tags.clone(),
-        nar_hash: nix::sri(&built.nar_sha256).filter(|_| was_built),
+        nar_hash: nix::inputs::sri(&built.nar_sha256).filter(|_| was_built),
         reproducible: (was_built && built.rebuilt).then_some(true),
         public_key: session.keys.current.pem(),
         verify_with: Deferred::from(reference.value().map(command)),

@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 
-use serde_json::Value;
+use data_encoding::BASE64;
+use serde_json::{Value, json};
 use support::proxy::request;
 use support::{Result, Sandbox, Server, Test, ready, text, tool};
 
@@ -169,5 +171,77 @@ fn the_second_version_of_a_large_image_sends_at_most_a_tenth_of_it() -> Test {
     // Two layers and the configuration.
     let there = format!("blobs sent: 3, already there: {}", after.len() - 2);
     assert!(versions[1].1.contains(&there), "{}", versions[1].1);
+    Ok(())
+}
+
+/// Returns the predicate of the statement of this kind that cosign has verified.
+fn predicate(sandbox: &Sandbox, document: &Value, kind: &str) -> Result<Value> {
+    let said = sandbox.cosign(document, &["verify-attestation", "--type", kind])?;
+    let envelope: Value = serde_json::from_str(said.lines().next().ok_or("no statement")?)?;
+    let payload = envelope["payload"].as_str().ok_or("no payload")?;
+    let statement: Value = serde_json::from_slice(&BASE64.decode(payload.as_bytes())?)?;
+    Ok(statement["predicate"].clone())
+}
+
+// hazard: The bill of a package lists the crates of the whole workspace: nixpkgs writes the platform into its name.
+// class: A statement says what no fact proves.
+// members: a lock above the flake, other members of a workspace, crates from Git, names for other platforms
+// now: names, versions and the built package come from the derivation; what is not known is left out
+#[test]
+fn statements_hold_the_facts_of_the_derivation() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.24:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let package = |name: &str, more: &str| {
+        format!("[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n{more}\n")
+    };
+    let index = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    let lock = [
+        package("tiny", "dependencies = [\"reached\"]"),
+        package("other", "dependencies = [\"unreached\"]"),
+        package("reached", index),
+        package("unreached", index),
+    ];
+    fs::remove_file(sandbox.inside("sources/tiny/Cargo.lock"))?;
+    sandbox.write("Cargo.lock", &format!("version = 4\n{}", lock.concat()))?;
+    let flake = fs::read_to_string(sandbox.inside("sources/tiny/flake.nix"))?;
+    let flake = flake.replace(
+        r#"runCommand "tiny-1.0" { } "mkdir -p $out/bin;"#,
+        r#"runCommand "tiny-static-x86_64-unknown-linux-musl-1.0.0" {
+      pname = "tiny"; version = "1.0.0"; cargoDeps = "vendored";
+      meta.license = { spdxId = "MIT"; fullName = "MIT License"; };
+    } "mkdir -p $out/bin; ln -s ${pkgs.runCommand "data-2.0" { } "mkdir $out"} $out/data;"#,
+    );
+    sandbox.write("sources/tiny/flake.nix", &flake)?;
+    sandbox.commit("a static package of a workspace")?;
+    let applied = sandbox.expect(0, "apply", &sandbox.documents("tiny"))?;
+
+    let bill = predicate(&sandbox, &applied[1], "cyclonedx")?;
+    let components = bill["components"].as_array().ok_or("no components")?;
+    let of = |name: &str| components.iter().find(|component| component["name"] == name);
+    let names: BTreeSet<_> =
+        components.iter().filter_map(|component| component["name"].as_str()).collect();
+    assert_eq!(names, ["data", "reached", "tiny"].into(), "{bill}");
+    let tiny = of("tiny").ok_or("no package")?;
+    assert_eq!(tiny["purl"], "pkg:nix/tiny@1.0.0");
+    assert_eq!(tiny["licenses"][0]["expression"], "MIT");
+    let needs = bill["dependencies"].as_array().into_iter().flatten();
+    let needs = needs.filter(|dependency| dependency["ref"] == tiny["bom-ref"]);
+    let needs: Vec<_> = needs.map(|dependency| &dependency["dependsOn"]).collect();
+    let references = ["data", "reached"].map(|name| of(name).map(|found| &found["bom-ref"]));
+    assert_eq!(json!(needs), json!([references]));
+    let time =
+        tool("git", &["log", "-1", "--date=format:%Y", "--format=%cd"], &sandbox.inside(""))?;
+    let timestamp = bill["metadata"]["timestamp"].as_str().ok_or("no time")?;
+    assert!(timestamp.starts_with(time.trim()) && timestamp.ends_with('Z'), "{timestamp}");
+
+    let provenance = predicate(&sandbox, &applied[1], "slsaprovenance1")?;
+    assert_eq!(provenance["buildDefinition"]["internalParameters"]["sandbox"], true);
+    let version = tool("nix", &["--version"], &sandbox.inside(""))?;
+    let known =
+        provenance["runDetails"]["builder"]["version"]["nix"].as_str().ok_or("no version")?;
+    assert!(version.trim().ends_with(known.split(' ').next().unwrap_or_default()), "{known}");
+    sandbox.expect(0, "plan --check", &text(&applied))?;
+    sandbox.expect(0, "verify", &text(&applied))?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod answers;
 mod builds;
 mod credentials;
+mod interruptions;
 mod keys;
 mod ownership;
 mod page;

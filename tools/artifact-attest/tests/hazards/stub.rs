@@ -238,6 +238,16 @@ impl Sandbox {
         input: &str,
         variables: &[(&str, &str)],
     ) -> Result<Output> {
+        Ok(self.command(line, input, variables)?.output()?)
+    }
+
+    /// Returns the command of [`Self::run`].
+    pub(crate) fn command(
+        &self,
+        line: &str,
+        input: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Command> {
         let file = self.outside("input");
         fs::write(&file, input)?;
         let mut command = Command::new(cargo_bin!("artifact-attest"));
@@ -252,7 +262,7 @@ impl Sandbox {
             .env("ARTIFACT_ATTEST_KEY", KEY)
             .env("PASSWORD", "sesame")
             .envs(variables.iter().copied());
-        Ok(command.output()?)
+        Ok(command)
     }
 
     /// Runs `artifact-attest`, checks the exit status, and returns the written documents.
