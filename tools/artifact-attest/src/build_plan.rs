@@ -1,9 +1,9 @@
 //! Plan of one build: its source and derivation, and everything that follows from them without
 //! building.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::OnceLock;
 
 use documents::WritePermit;
 
@@ -41,7 +41,7 @@ enum Product {
         derivation: Box<Derivation>,
         contents: Contents,
         /// Links that keep the build result in the store, since the first build of this run.
-        roots: OnceCell<Roots>,
+        roots: OnceLock<Roots>,
     },
     Manifests {
         /// Files as in the commit.
@@ -65,7 +65,7 @@ impl BuildPlan {
         let contents = Contents { time: source.time()?, crates: crates(&source, &derivation)? };
         let twice = rebuild.unwrap_or_default() == Rebuild::Required;
         let (build, image) = (build.clone(), Box::new(image.clone()));
-        let (derivation, roots) = (Box::new(derivation), OnceCell::new());
+        let (derivation, roots) = (Box::new(derivation), OnceLock::new());
         let product = Product::Image { build, image, twice, derivation, contents, roots };
         Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
     }
@@ -261,7 +261,7 @@ impl BuildPlan {
 }
 
 /// Returns the links of this run, which are made by its first build.
-fn kept_by(cell: &OnceCell<Roots>) -> Result<&Roots, Error> {
+fn kept_by(cell: &OnceLock<Roots>) -> Result<&Roots, Error> {
     if let Some(roots) = cell.get() {
         return Ok(roots);
     }

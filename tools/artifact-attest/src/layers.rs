@@ -12,7 +12,7 @@
 //! moves the border of the rest. Here a path's layer depends on the path's name, on its size, and on how
 //! many paths refer to it, so that a change elsewhere leaves the layer as it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
@@ -157,6 +157,8 @@ fn package(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const OUT: &str = "/nix/store/00000000000000000000000000000000-app-1.0";
