@@ -169,8 +169,8 @@ fn every_machine_is_created_once_whatever_the_cloud_answers() {
     );
     let run = harness.start("apply");
     until("a request to the cloud", || {
-        fs::read_to_string(harness.path("err"))
-            .is_ok_and(|text| text.contains("/v1/") || text.contains("GET"))
+        let said = run.said();
+        said.contains("/v1/") || said.contains("GET")
     });
     std::thread::sleep(std::time::Duration::from_secs(2));
     run.interrupt().code(111);

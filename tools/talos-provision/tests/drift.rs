@@ -67,11 +67,7 @@ fn created() -> Harness {
 /// Runs `apply` until only machines are left to wait for.
 fn apply(harness: &Harness) {
     let run = harness.start("apply");
-    let node_states = || {
-        let text = std::fs::read_to_string(harness.path("err")).unwrap_or_default();
-        text.contains("GET /load_balancers?")
-    };
-    until("a look at the cloud", node_states);
+    until("a look at the cloud", || run.said().contains("GET /load_balancers?"));
     let mut before = None;
     until("the end of all changes", || {
         std::thread::sleep(std::time::Duration::from_millis(1500));

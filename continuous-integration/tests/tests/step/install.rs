@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use repository_tests::root;
 use testing::http::{Response, listen_to_requests};
 
-use crate::{Step, Test};
+use crate::{Step, Test, script};
 
 /// Every command that a runner needs; GitHub's runners have all of them.
 const COMMANDS: [&str; 19] = [
@@ -48,12 +48,12 @@ impl Runner {
             symlink(found, bin.join(name))?;
         }
         if !gh.is_empty() {
-            step.script(&bin.join("gh"), &GH.replace("VERSION", gh))?;
+            script(&bin.join("gh"), &GH.replace("VERSION", gh))?;
         }
         let packed = step.path("packed");
         fs::create_dir_all(packed.join("bin"))?;
         let program = "#!/usr/bin/env bash\nenv >\"$RUNNER_TEMP/started\"\n";
-        step.script(&packed.join("bin/flux-seed"), program)?;
+        script(&packed.join("bin/flux-seed"), program)?;
         let archive = step.path("genuine");
         let mut tar = Command::new("tar");
         tar.arg("-czf").arg(&archive).arg("-C").arg(&packed).arg("bin");
@@ -138,7 +138,7 @@ fn an_action_of_another_repository_installs_the_release_that_its_ref_or_its_inpu
 fn a_release_without_a_proof_of_its_origin_is_never_started() -> Test {
     let own = [("REPOSITORY", "me/tools"), ("REF", "v1")];
     let with = |name, value| [own[0], own[1], (name, value)];
-    let cases: [(&str, bool, [(&str, &str); 3], &str, usize); 7] = [
+    let cases = [
         ("2.76.0", true, with("VERSION", ""), "does not verify: Error: no attestations found", 1),
         ("2.66.1", false, with("VERSION", ""), "gh 2.66.1 cannot verify the release", 0),
         ("", false, with("VERSION", ""), "gh is missing, and it cannot verify the release", 0),

@@ -20,20 +20,20 @@ struct Step {
     folder: TempDir,
 }
 
+/// Writes a file that can be executed.
+fn script(path: &Path, text: &str) -> Test {
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
 impl Step {
     fn new(program: &str) -> Result<Self, Box<dyn Error>> {
         let step = Self { folder: tempfile::tempdir()? };
-        step.script(&step.path("flux-seed"), &format!("#!/usr/bin/env bash\n{program}\n"))?;
+        script(&step.path("flux-seed"), &format!("#!/usr/bin/env bash\n{program}\n"))?;
         for file in ["output", "summary"] {
             fs::write(step.path(file), "")?;
         }
         Ok(step)
-    }
-
-    /// Writes a file that can be executed.
-    fn script(&self, path: &Path, text: &str) -> Test {
-        fs::write(path, text)?;
-        Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {

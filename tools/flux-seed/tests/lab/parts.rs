@@ -94,7 +94,7 @@ impl Lab {
     }
 
     pub(super) fn registry(&mut self) -> Test {
-        self.registry_at("docker-registry", json!({"addr": format!("{}:5000", self.address)}))
+        self.registry_at("docker-registry", &json!({"addr": format!("{}:5000", self.address)}))
     }
 
     /// Starts another registry on the same storage, whose certificate the lab's authority has signed.
@@ -102,11 +102,11 @@ impl Lab {
     pub(crate) fn private_registry(&mut self) -> Test<String> {
         let address = format!("{}:5443", self.address);
         let tls = json!({"certificate": self.path("server.crt"), "key": self.path("server.key")});
-        self.registry_at("private-registry", json!({"addr": address, "tls": tls}))?;
+        self.registry_at("private-registry", &json!({"addr": address, "tls": tls}))?;
         Ok(address)
     }
 
-    fn registry_at(&mut self, name: &'static str, http: Value) -> Test {
+    fn registry_at(&mut self, name: &'static str, http: &Value) -> Test {
         let address = http["addr"].as_str().unwrap_or_default().to_owned();
         let config = json!({
             "version": 0.1,

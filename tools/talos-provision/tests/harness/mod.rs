@@ -8,13 +8,14 @@ pub(crate) mod support;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use emulator_hcloud::{Cloud, Machines, Settings};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 pub(crate) use testing::wait::until;
 
 /// Emulated cloud, and a folder with documents that refer to it.
@@ -64,13 +65,15 @@ impl Harness {
 
     /// Does the same as [`Self::start`], with these variables in the environment.
     pub(crate) fn start_with(&self, verb: &str, variables: &[(&str, &str)]) -> Run {
-        let output = |name: &str| File::create(self.path(name)).expect("a file");
+        // Two runs may be in progress at the same time.
+        let output = tempfile::tempdir_in(self.folder.path()).expect("a folder");
+        let file = |name: &str| File::create(output.path().join(name)).expect("a file");
         let mut program = Command::new(assert_cmd::cargo::cargo_bin!("talos-provision"));
         program.env_clear().envs(variables.iter().copied()).current_dir(self.folder.path());
         program.args(verb.split(' ')).args(["-v", "project.yaml", "cluster.yaml"]);
-        program.stdin(Stdio::null()).stdout(output("out")).stderr(output("err"));
+        program.stdin(Stdio::null()).stdout(file("out")).stderr(file("err"));
         let child = program.spawn().expect("the program starts");
-        Run { child, folder: self.folder.path().to_owned() }
+        Run { child, output }
     }
 
     /// Runs `talos-provision <verb>` to its end.
@@ -135,7 +138,8 @@ impl Drop for Harness {
 /// Running process of the program.
 pub(crate) struct Run {
     child: Child,
-    folder: PathBuf,
+    /// Folder of its standard output and standard error.
+    output: TempDir,
 }
 
 /// Exit status and output of a run.
@@ -146,6 +150,12 @@ pub(crate) struct End {
 }
 
 impl Run {
+    /// Returns the messages so far.
+    pub(crate) fn said(&self) -> String {
+        let bytes = fs::read(self.output.path().join("err")).expect("a file");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Sends SIGTERM, as a person or CI does, once the program handles the signal. On a busy
     /// machine, a program that was just started has no handler yet, and the signal would kill it.
     pub(crate) fn interrupt(self) -> End {
@@ -179,17 +189,13 @@ impl Run {
             if began.elapsed() > limit {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                panic!("the program does not end: {}", read(&self.folder, "err").expect("text"));
+                panic!("the program does not end: {}", self.said());
             }
             std::thread::sleep(Duration::from_millis(50));
         };
-        let text = |name: &str| read(&self.folder, name).expect("text");
+        let text = |name: &str| fs::read_to_string(self.output.path().join(name)).expect("text");
         End { status, out: text("out"), err: text("err") }
     }
-}
-
-fn read(folder: &Path, name: &str) -> io::Result<String> {
-    fs::read_to_string(folder.join(name))
 }
 
 impl End {
