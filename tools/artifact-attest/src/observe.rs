@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::Deferred;
+use documents::{Deferred, parallel_join};
 
 use crate::Error;
 use crate::build_plan::BuildPlan;
@@ -94,7 +94,7 @@ pub(crate) fn observe(
     let (names, manifest, state) = if let Some((package, digest)) = new {
         // The cache knows nothing, so that no answer decides about another question.
         let fresh = inspection.refreshing();
-        let (about, names) = parallel::both(
+        let (about, names) = parallel_join(
             || fresh.about(&digest),
             || {
                 let names = inspection.names(&tags)?;
@@ -115,7 +115,7 @@ pub(crate) fn observe(
         // The cache counts only for a manifest that the registry has just named.
         let is_named = names.tagged.as_ref() == Some(&digest);
         let inspection = if is_named { inspection.clone() } else { inspection.refreshing() };
-        let (about, whole) = parallel::both(
+        let (about, whole) = parallel_join(
             || inspection.about(&digest),
             || inspection.is_whole(&manifest, names.tagged.as_ref()),
         );
@@ -189,7 +189,7 @@ impl Inspection<'_> {
 
     fn names(&self, tags: &[String]) -> Result<TaggedManifests, Error> {
         let (named, found) =
-            parallel::both(|| self.reader.resolve(tags), || self.reader.manifest(self.tag));
+            parallel_join(|| self.reader.resolve(tags), || self.reader.manifest(self.tag));
         let (tagged, found) = found?.map(|found| (found.digest, found.bytes)).unzip();
         Ok(TaggedManifests { tagged, found, named: named? })
     }
@@ -200,7 +200,7 @@ impl Inspection<'_> {
         let known = self.made.map(|built| self.build_plan.statements(digest, built));
         let known = known.unwrap_or_default();
         let known: Vec<_> = known.values().map(Vec::as_slice).collect();
-        let (signed, signatures) = parallel::both(
+        let (signed, signatures) = parallel_join(
             || self.reader.signed(digest, &[self.key], &known),
             || self.reader.signatures(digest),
         );
@@ -232,7 +232,7 @@ impl Inspection<'_> {
         let jobs = is_named.then_some(manifest_itself).into_iter().chain(layers.iter().map(has));
         let jobs = jobs.collect();
         let (are_there, config) =
-            parallel::both(|| parallel::all(jobs), || reader.blob(&config.digest));
+            parallel_join(|| parallel::all(jobs), || reader.blob(&config.digest));
         let (config, are_there) = (config?, are_there?);
         let fits = config.is_some_and(|config| build_plan.fits(manifest, &config));
         let is_whole = fits && are_there.into_iter().all(|is_there| is_there);

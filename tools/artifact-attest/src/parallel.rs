@@ -1,8 +1,6 @@
 //! Runs independent requests of one document in parallel. The client of the registry bounds their number.
 
-use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 
 use ::remote::registry::PARALLEL_MAX;
 use documents::parallel_map_limited;
@@ -27,19 +25,11 @@ pub(crate) fn all<T: Send>(jobs: Vec<Job<'_, T>>) -> Result<Vec<T>, Error> {
     parallel_map_limited(PARALLEL_MAX, jobs, run).into_iter().flatten().collect()
 }
 
-/// Runs two functions in parallel, the second one in the calling thread.
-pub(crate) fn both<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
-    thread::scope(|scope| {
-        let a = scope.spawn(a);
-        let b = b();
-        (a.join().unwrap_or_else(|panic| resume_unwind(panic)), b)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
+    use std::thread;
 
     use super::*;
 
@@ -75,12 +65,5 @@ mod tests {
         let error = all((0..50).map(job).collect()).expect_err("the first job fails");
         assert!(matches!(error, Error::NoShape));
         assert!(begun.load(Relaxed) <= PARALLEL_MAX, "{begun:?}");
-    }
-
-    #[test]
-    fn both_functions_run_at_the_same_time() {
-        let meeting = Barrier::new(2);
-        let (first, second) = both(|| meeting.wait().is_leader(), || meeting.wait().is_leader());
-        assert_ne!(first, second, "one of the two came last");
     }
 }
