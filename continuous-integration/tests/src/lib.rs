@@ -3,7 +3,19 @@
 
 pub mod modules;
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::{env, io};
+
+/// Each kind and the folder, below `tools`, of the crate that owns it and publishes its schema.
+pub const OWNERS: [(&str, &str); 6] = [
+    ("Project", "shared/contract"),
+    ("Repository", "vcs-bootstrap"),
+    ("Artifact", "artifact-attest"),
+    ("Cluster", "talos-provision"),
+    ("Delivery", "flux-seed"),
+    ("Drain", "data-drain"),
+];
 
 /// Returns the root of the repository.
 #[must_use]
@@ -28,4 +40,20 @@ pub fn dependencies(manifest: &str) -> Vec<&str> {
         .filter_map(|line| line.split(['.', ' ', '=']).next())
         .filter(|name| !name.is_empty())
         .collect()
+}
+
+/// Links commands of this machine into `folder`, which then is the PATH of a machine that has no others.
+///
+/// # Errors
+///
+/// A command is not in PATH, or the link cannot be created.
+pub fn link_commands(folder: &Path, names: &[&str]) -> io::Result<()> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    for name in names {
+        let mut folders = env::split_paths(&path).map(|folder| folder.join(name));
+        let found = folders.find(|path| path.exists());
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{name} is not in PATH"));
+        symlink(found.ok_or_else(missing)?, folder.join(name))?;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use repository_tests::{OWNERS, root};
 use serde_json::{Map, Value};
 
 use super::Test;
@@ -28,23 +29,13 @@ const IGNORED: [&str; 17] = [
     "propertyNames",
 ];
 
-/// Folder of the crate that owns each kind, below `tools`.
-const OWNERS: [(&str, &str); 6] = [
-    ("Project", "shared/contract"),
-    ("Repository", "vcs-bootstrap"),
-    ("Artifact", "artifact-attest"),
-    ("Cluster", "talos-provision"),
-    ("Delivery", "flux-seed"),
-    ("Drain", "data-drain"),
-];
-
 /// Panics if a document in `stream`, one per line, is invalid.
 pub(crate) fn every_document_is_valid(stream: &str) -> Test {
     for line in stream.lines() {
         let document: Value = serde_json::from_str(line)?;
         let owner = OWNERS.iter().find(|(kind, _)| document["kind"] == *kind);
         let Some((_, owner)) = owner else { continue };
-        let file = repository_tests::root().join("tools").join(owner).join("schema.json");
+        let file = root().join("tools").join(owner).join("schema.json");
         let schema: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
         let violations = violations(&schema, &schema, &document, "");
         assert!(violations.is_empty(), "{owner} wrote {document}\n{}", violations.join("\n"));

@@ -13,20 +13,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use repository_tests::{programs, root};
+use repository_tests::{OWNERS, programs, root};
 use serde_json::Value;
 
 type Test<T = ()> = Result<T, Box<dyn Error>>;
-
-/// Each kind and the folder, below `tools`, of the crate that publishes its schema.
-const KINDS: [(&str, &str); 6] = [
-    ("Project", "shared/contract"),
-    ("Repository", "vcs-bootstrap"),
-    ("Artifact", "artifact-attest"),
-    ("Cluster", "talos-provision"),
-    ("Delivery", "flux-seed"),
-    ("Drain", "data-drain"),
-];
 
 /// Start of the comment that names the schema of a file to an editor
 /// (<https://github.com/redhat-developer/yaml-language-server#using-inlined-schema>).
@@ -66,7 +56,7 @@ fn documents(path: &Path) -> Test<Vec<Value>> {
 #[test]
 fn each_page_of_the_reference_matches_the_schema_of_its_kind() -> Test {
     let examples = examples::all()?;
-    for (kind, folder) in KINDS {
+    for (kind, folder) in OWNERS {
         let page = root().join(format!("knowledge/reference/{}.md", kind.to_lowercase()));
         let written = page::page(kind, folder, &schema_of(folder)?, &examples)?;
         snapbox::assert_data_eq!(written, snapbox::Data::read_from(&page, None).raw());
@@ -78,7 +68,7 @@ fn each_page_of_the_reference_matches_the_schema_of_its_kind() -> Test {
 fn every_field_that_people_write_has_a_meaning_and_an_example() -> Test {
     let examples = examples::all()?;
     let mut incomplete = Vec::new();
-    for (kind, folder) in KINDS {
+    for (kind, folder) in OWNERS {
         for field in page::fields(kind, &schema_of(folder)?, &examples) {
             if field.meaning.is_empty() || field.example.is_empty() {
                 incomplete.push(format!("{kind} {}: {field:?}", field.path));
@@ -100,7 +90,7 @@ fn every_example_is_valid_for_the_schema_of_its_kind_and_of_a_stream() -> Test {
     }
     let kinds: BTreeSet<_> =
         examples.iter().filter_map(|example| example["kind"].as_str()).collect();
-    assert_eq!(kinds, KINDS.map(|(kind, _)| kind).into());
+    assert_eq!(kinds, OWNERS.map(|(kind, _)| kind).into());
     Ok(())
 }
 
@@ -135,7 +125,7 @@ fn the_schema_of_a_stream_matches_the_schemas_of_the_kinds_in_every_copy() -> Te
 #[test]
 fn every_schema_has_its_own_address_and_a_title_and_shows_optional_fields_without_null() -> Test {
     let mut published = vec![(stream::PATH.to_owned(), "Document".to_owned(), stream::schema()?)];
-    for (kind, folder) in KINDS {
+    for (kind, folder) in OWNERS {
         let path = format!("tools/{folder}/schema.json");
         published.push((path, kind.to_owned(), schema_of(folder)?));
     }
@@ -154,7 +144,7 @@ fn every_program_rejects_a_misspelt_kind_and_suggests_the_right_one() -> Test {
         .to_string()
         .replace("\"Repository\"", "\"Respository\"");
     for program in
-        KINDS.iter().map(|(_, program)| *program).filter(|program| !program.contains('/'))
+        OWNERS.iter().map(|(_, program)| *program).filter(|program| !program.contains('/'))
     {
         let mut command = Command::new(programs().join(program));
         let output = testing::run::feed(command.arg("plan"), typo.as_bytes())?;

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use repository_tests::root;
+use repository_tests::{OWNERS, root};
 use serde_json::{Map, Value};
 
-use crate::{KINDS, Test, documents, examples, yaml_files};
+use crate::{Test, documents, examples, yaml_files};
 
 /// Longest example in a cell. A longer one makes the table unreadable.
 const EXAMPLE_LETTERS_MAX: usize = 130;
@@ -59,7 +59,7 @@ pub(crate) fn page(kind: &str, folder: &str, schema: &Value, examples: &[Value])
         "shared/contract" => "Every program reads it.".to_owned(),
         program => format!("`{program}` applies it."),
     };
-    let others = KINDS.iter().filter(|(other, _)| *other != kind);
+    let others = OWNERS.iter().filter(|(other, _)| *other != kind);
     let others: Vec<_> =
         others.map(|(other, _)| format!("[{other}]({}.md)", other.to_lowercase())).collect();
     let mut page = format!(

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use repository_tests::OWNERS;
 use serde_json::{Map, Value, json};
 
-use crate::{KINDS, Test, schema_of};
+use crate::{Test, schema_of};
 
 /// Address of the files of this repository.
 pub(crate) const REPOSITORY: &str = "https://raw.githubusercontent.com/zabronax/holistic/main";
@@ -18,7 +19,7 @@ const DEFINITION: &str = "#/$defs/";
 /// the `$id` of an embedded schema. A name that means different things has the name
 /// of the kind in front: `Cluster.Network`.
 pub(crate) fn schema() -> Test<Value> {
-    let schemas: Vec<(&str, Value)> = KINDS
+    let schemas: Vec<(&str, Value)> = OWNERS
         .into_iter()
         .map(|(kind, folder)| Ok((kind, schema_of(folder)?)))
         .collect::<Test<_>>()?;

@@ -4,11 +4,10 @@
 //! stand-in for `gh` accepts only the archive that it knows.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use repository_tests::root;
+use repository_tests::{link_commands, root};
 use testing::http::{Response, listen_to_requests};
 
 use crate::{Step, Test, script};
@@ -41,12 +40,8 @@ impl Runner {
         fs::remove_file(step.path("flux-seed"))?;
         let bin = step.path("commands");
         fs::create_dir(&bin)?;
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        for name in COMMANDS.iter().chain(&["cmp", "id"]) {
-            let mut folders = std::env::split_paths(&path).map(|folder| folder.join(name));
-            let found = folders.find(|path| path.exists()).ok_or_else(|| format!("no {name}"))?;
-            symlink(found, bin.join(name))?;
-        }
+        link_commands(&bin, &COMMANDS)?;
+        link_commands(&bin, &["cmp", "id"])?; // of the stand-in for `gh`, and of the program
         if !gh.is_empty() {
             script(&bin.join("gh"), &GH.replace("VERSION", gh))?;
         }

@@ -4,10 +4,10 @@
 //! `step/install.rs` tests every failure of the installation.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use repository_tests::programs;
+use repository_tests::{link_commands, programs};
 use serde_json::{Value, json};
 use testing::http::{Response, listen_to_requests};
 
@@ -44,12 +44,7 @@ pub(super) fn an_action_works_in_a_repository_without_nix_and_rust(plane: &Plane
     let root = plane.project.root();
     let (repository, commands) = (root.join("foreign"), root.join("commands"));
     plane.project.sh("mkdir foreign commands && cp -r clone/project foreign && cd foreign && sed -i 's/push: fastForward, branch: main/push: never/' project/repository.yaml && git init --quiet --initial-branch=main && git add --all && git -c user.name=tester -c user.email=tester@example.org commit --quiet --message 'Documents alone'")?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    for name in COMMANDS {
-        let mut folders = std::env::split_paths(&path).map(|folder| folder.join(name));
-        let found = folders.find(|path| path.exists()).ok_or_else(|| format!("no {name}"))?;
-        symlink(found, commands.join(name))?;
-    }
+    link_commands(&commands, &COMMANDS)?;
     fs::write(commands.join("gh"), GH)?;
     fs::set_permissions(commands.join("gh"), fs::Permissions::from_mode(0o755))?;
 
