@@ -1,7 +1,9 @@
 # Checks that this machine can run a task, and lists everything that is missing at once, before a build begins.
 # environment.sh sources this file; `tasks/lifecycle` and `tasks/test` call `requirements`.
 
-# Figures in MiB, measured on Debian 12 with two cores in November 2026, and rounded up.
+# Figures in MiB, measured on Debian 12 with two cores in November 2026, and rounded up. They are estimates: caches may
+# hold a part already, and builds differ. So a task refuses a machine only if it has less than half of such a figure, and
+# warns if it has less than the whole.
 programs_mib=3300  # target, after cargo has built the programs
 tests_mib=14000    # target, after cargo has built the programs and the tests
 component_mib=200  # .cache, for each component
@@ -15,10 +17,15 @@ test_packages="curl=curl iptables=iptables npm=npm openssl=openssl zstd=zstd"
 
 # requirements TASK [COMPONENT…]: ends the task if something is missing. Without a component, nothing of the lab is needed.
 requirements() {
-  local task=$1 missing=() installable=() unbuilt=() component pair found where
+  local task=$1 missing=() scarce=() installable=() unbuilt=() component pair found where
   local -A need_mib=() parts=()
   shift
-  lacks() { missing+=("$(printf '  %-9s %s\n            help: %s' "$1" "$2" "$3")"); }
+  entry() { printf '  %-9s %s\n            help: %s' "$1" "$2" "$3"; }
+  lacks() { missing+=("$(entry "$@")"); }
+  # estimate NAME HAVE WANT TEXT HELP
+  estimate() {
+    if [ "$2" -lt $(($3 / 2)) ]; then lacks "$1" "$4" "$5"; elif [ "$2" -lt "$3" ]; then scarce+=("$(entry "$1" "$4" "$5")"); fi
+  }
   at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; } # HAVE WANT
 
   if [ $# -gt 0 ] && [ "$(id -u)" != 0 ]; then
@@ -63,10 +70,9 @@ requirements() {
   local mount free
   for mount in "${!need_mib[@]}"; do
     free=$(df --output=avail --block-size=1M "$mount" | tail -n 1 | tr -d ' ')
-    if [ "$free" -lt "${need_mib[$mount]}" ]; then
-      lacks disk "$mount has $free MiB free, and the build takes ${need_mib[$mount]} MiB (${parts[$mount]})" \
-        "free space, or set CARGO_TARGET_DIR, LAB_CACHE, GOCACHE and GOMODCACHE to folders of another disk"
-    fi
+    estimate disk "$free" "${need_mib[$mount]}" \
+      "$mount has $free MiB free, and the build takes about ${need_mib[$mount]} MiB (${parts[$mount]})" \
+      "free space, or set CARGO_TARGET_DIR, LAB_CACHE, GOCACHE and GOMODCACHE to folders of another disk"
   done
 
   if [ $# -gt 0 ]; then
@@ -74,7 +80,8 @@ requirements() {
     [ "$task" != test ] || wanted+=" $test_packages"
     while read -r key value _; do [ "$key" != MemAvailable: ] || free=$((value / 1024)); done <"$meminfo"
     # A lab that exists may run already, and then its services have their memory.
-    [ -e "$LAB_DIR/made-by-lab" ] || [ "$free" -ge "$memory_mib" ] || lacks memory "$free MiB are available, and $memory_mib MiB are needed" "end other programs, or use a larger machine"
+    [ -e "$LAB_DIR/made-by-lab" ] || estimate memory "$free" "$memory_mib" \
+      "$free MiB are available, and about $memory_mib MiB are needed" "end other programs, or use a larger machine"
     # The lab looks in the same folders: Debian's PATH of an ordinary user lacks the folders `sbin`.
     where=$PATH:/usr/sbin:/sbin:${CNI_PATH-}:/usr/lib/cni
     for pair in $wanted; do
@@ -91,16 +98,23 @@ requirements() {
     printf '%s\n' "${missing[@]}" >&2
     exit 1
   fi
+  if [ "${#scarce[@]}" -gt 0 ]; then
+    say "warning: this machine may be too small for tasks/$task"
+    printf '%s\n' "${scarce[@]}" >&2
+  fi
   if [ "${#unbuilt[@]}" -gt 0 ]; then
     say "to build: ${#unbuilt[@]} components (${unbuilt[*]}), after the programs; to install: ${installable[*]:-nothing}"
   fi
 }
 
-# disk FOLDER MIB NAME: adds to the need of the file system of FOLDER, which need not exist yet.
+# disk FOLDER MIB NAME: adds to the need of the file system of FOLDER, which need not exist yet. A folder that exists
+# needs less by its present size.
 disk() {
-  local folder=$1 mount
+  local folder=$1 mib=$2 held=0 mount
+  [ ! -e "$folder" ] || held=$(du --summarize --block-size=1M "$folder" | cut -f1)
+  mib=$((mib > held ? mib - held : 0))
   while [ ! -e "$folder" ]; do folder=$(dirname "$folder"); done
   mount=$(df --output=target "$folder" | tail -n 1)
-  need_mib[$mount]=$((${need_mib[$mount]:-0} + $2))
-  parts[$mount]="${parts[$mount]:+${parts[$mount]}, }$3 $2"
+  need_mib[$mount]=$((${need_mib[$mount]:-0} + mib))
+  parts[$mount]="${parts[$mount]:+${parts[$mount]}, }$3 $mib"
 }

@@ -3,9 +3,9 @@
 
 pub mod modules;
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::{env, io};
+use std::{env, fs, io};
 
 /// Each kind and the folder, below `tools`, of the crate that owns it and publishes its schema.
 pub const OWNERS: [(&str, &str); 6] = [
@@ -42,6 +42,19 @@ pub fn dependencies(manifest: &str) -> Vec<&str> {
         .collect()
 }
 
+/// Writes a script that can be executed. It replaces a link, because writing through the link would overwrite the
+/// program of this machine.
+///
+/// # Errors
+///
+/// The file cannot be written.
+pub fn write_script(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, text)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
+    fs::rename(new, path)
+}
+
 /// Links commands of this machine into `folder`, which then is the PATH of a machine that has no others.
 ///
 /// # Errors
@@ -56,4 +69,22 @@ pub fn link_commands(folder: &Path, names: &[&str]) -> io::Result<()> {
         symlink(found.ok_or_else(missing)?, folder.join(name))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_replaces_a_link_and_leaves_the_linked_program() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (program, link) = (folder.path().join("program"), folder.path().join("link"));
+        write_script(&program, "of the machine")?;
+        symlink(&program, &link)?;
+        write_script(&link, "of the test")?;
+        assert_eq!(fs::read_to_string(program)?, "of the machine");
+        assert_eq!(fs::read_to_string(&link)?, "of the test");
+        assert_eq!(fs::symlink_metadata(link)?.permissions().mode() & 0o7777, 0o755);
+        Ok(())
+    }
 }

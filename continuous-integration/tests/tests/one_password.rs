@@ -1,11 +1,10 @@
 //! Secrets in 1Password: a stand-in for its command `op` on PATH answers as `op read` does.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use repository_tests::programs;
+use repository_tests::{programs, write_script};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testing::Test;
@@ -32,8 +31,7 @@ esac
 fn derive(root: &Value, to: &Path, token: &str) -> Test<Output> {
     let folder = TempDir::new()?;
     let op = folder.path().join("op");
-    fs::write(&op, OP)?;
-    fs::set_permissions(&op, fs::Permissions::from_mode(0o755))?;
+    write_script(&op, OP)?;
     let forge = json!({"gitea": {"url": "https://git.example.org", "token": {"env": "TOKEN"}}});
     let documents = [
         document(

@@ -2,11 +2,11 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use repository_tests::write_script;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -30,8 +30,7 @@ impl Machine {
         let folder = tempfile::Builder::new().prefix("holistic-nix-").tempdir()?;
         let bin = folder.path().join("bin");
         fs::create_dir(&bin)?;
-        fs::write(bin.join("cargo"), CARGO)?;
-        fs::set_permissions(bin.join("cargo"), fs::Permissions::from_mode(0o755))?;
+        write_script(&bin.join("cargo"), CARGO)?;
         let machine = Self { folder, tools };
         let here = machine.folder.path().join("lab");
         let script = format!(

@@ -7,10 +7,10 @@ use std::fs;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use repository_tests::{link_commands, root};
+use repository_tests::{link_commands, root, write_script};
 use testing::http::{Response, listen_to_requests};
 
-use crate::{Step, Test, script};
+use crate::{Step, Test};
 
 /// Every command that a runner needs; GitHub's runners have all of them.
 const COMMANDS: [&str; 19] = [
@@ -43,12 +43,12 @@ impl Runner {
         link_commands(&bin, &COMMANDS)?;
         link_commands(&bin, &["cmp", "id"])?; // of the stand-in for `gh`, and of the program
         if !gh.is_empty() {
-            script(&bin.join("gh"), &GH.replace("VERSION", gh))?;
+            write_script(&bin.join("gh"), &GH.replace("VERSION", gh))?;
         }
         let packed = step.path("packed");
         fs::create_dir_all(packed.join("bin"))?;
         let program = "#!/usr/bin/env bash\nenv >\"$RUNNER_TEMP/started\"\n";
-        script(&packed.join("bin/flux-seed"), program)?;
+        write_script(&packed.join("bin/flux-seed"), program)?;
         let archive = step.path("genuine");
         let mut tar = Command::new("tar");
         tar.arg("-czf").arg(&archive).arg("-C").arg(&packed).arg("bin");

@@ -5,12 +5,11 @@ mod install;
 
 use std::error::Error;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use repository_tests::write_script;
 use tempfile::TempDir;
 
 type Test = Result<(), Box<dyn Error>>;
@@ -20,16 +19,10 @@ struct Step {
     folder: TempDir,
 }
 
-/// Writes a file that can be executed.
-fn script(path: &Path, text: &str) -> Test {
-    fs::write(path, text)?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
-}
-
 impl Step {
     fn new(program: &str) -> Result<Self, Box<dyn Error>> {
         let step = Self { folder: tempfile::tempdir()? };
-        script(&step.path("flux-seed"), &format!("#!/usr/bin/env bash\n{program}\n"))?;
+        write_script(&step.path("flux-seed"), &format!("#!/usr/bin/env bash\n{program}\n"))?;
         for file in ["output", "summary"] {
             fs::write(step.path(file), "")?;
         }

@@ -4,10 +4,9 @@
 //! `step/install.rs` tests every failure of the installation.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use repository_tests::{link_commands, programs};
+use repository_tests::{link_commands, programs, write_script};
 use serde_json::{Value, json};
 use testing::http::{Response, listen_to_requests};
 
@@ -45,8 +44,7 @@ pub(super) fn an_action_works_in_a_repository_without_nix_and_rust(plane: &Plane
     let (repository, commands) = (root.join("foreign"), root.join("commands"));
     plane.project.sh("mkdir foreign commands && cp -r clone/project foreign && cd foreign && sed -i 's/push: fastForward, branch: main/push: never/' project/repository.yaml && git init --quiet --initial-branch=main && git add --all && git -c user.name=tester -c user.email=tester@example.org commit --quiet --message 'Documents alone'")?;
     link_commands(&commands, &COMMANDS)?;
-    fs::write(commands.join("gh"), GH)?;
-    fs::set_permissions(commands.join("gh"), fs::Permissions::from_mode(0o755))?;
+    write_script(&commands.join("gh"), GH)?;
 
     // The archive of a release, from the program that this test run uses.
     let script = "mkdir -p packed/bin && strip -o packed/bin/vcs-bootstrap $PROGRAM && tar --create --gzip --file archive.tar.gz --directory packed bin";
