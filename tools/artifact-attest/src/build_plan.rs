@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
+use contract::facts::ImageFacts;
 use documents::WritePermit;
 
 use crate::Error;
 use crate::desired;
-use crate::image::ImageMetadata;
+use crate::image::{self, ImageMetadata};
+use crate::image_index;
 use crate::manifests;
 use crate::nix::roots::Roots;
 use crate::nix::{BuildResult, Derivation, Nix};
@@ -50,6 +53,10 @@ enum Product {
         references: BTreeMap<String, String>,
         package: Package,
     },
+    Index {
+        images: Vec<ImageFacts>,
+        package: Package,
+    },
 }
 
 impl BuildPlan {
@@ -88,6 +95,22 @@ impl BuildPlan {
         Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
     }
 
+    /// Lists the images that other documents publish. `path` is in the repository of their commits, of which the newest
+    /// counts.
+    pub(crate) fn index(
+        identity: &Identity,
+        path: &Path,
+        images: Vec<ImageFacts>,
+        tags: &[Tag],
+    ) -> Result<Self, Error> {
+        let commits: Vec<_> = images.iter().map(|image| image.commit.as_str()).collect();
+        let source = Source::newest(&identity.document, path, &commits)?;
+        let annotations = image::annotations(&identity.source, &source.rev);
+        let package = image_index::package(&images, annotations)?;
+        let product = Product::Index { images, package };
+        Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
+    }
+
     fn metadata<'a>(&'a self, build: &Build, image: &'a Image) -> ImageMetadata<'a> {
         let source = &self.identity.source;
         ImageMetadata { image, system: build.system, source, rev: &self.source.rev }
@@ -105,7 +128,7 @@ impl BuildPlan {
                     .digest();
                 Digest::of(format!("{same} {}", derivation.digest).as_bytes())
             }
-            Product::Manifests { package, .. } => package.digest(),
+            Product::Manifests { package, .. } | Product::Index { package, .. } => package.digest(),
         };
         let rev = self.source.rev.get(..7).unwrap_or_default();
         Ok(format!("{rev}-{}", &content.hex()[..8]))
@@ -113,13 +136,18 @@ impl BuildPlan {
 
     /// Returns the declared tags with the package's version and the commit in place of the placeholders.
     pub(crate) fn tags(&self) -> Result<Vec<String>, Error> {
-        let version = match &self.product {
-            Product::Image { derivation, .. } => derivation.version.as_str(),
-            Product::Manifests { .. } => "",
-        };
+        let versions = self.versions();
+        let version = versions.first().map_or("", String::as_str);
         let rev = self.source.rev.get(..7).unwrap_or_default();
         let filled = |tag: &Tag| {
             let tag = tag.as_str();
+            if versions.len() > 1 && tag.contains("{version}") {
+                let named = |version: &String| {
+                    if version.is_empty() { "none".to_owned() } else { version.clone() }
+                };
+                let versions = versions.iter().map(named).collect();
+                return Err(Error::Versions { tag: tag.to_owned(), versions });
+            }
             // A tag has no `+`, which versions have before build metadata; Helm writes `_`, too
             // (https://helm.sh/docs/topics/registries/#oci-feature-deprecation-and-behavior-changes-with-v380).
             let filled = tag.replace("{version}", &version.replace('+', "_")).replace("{rev}", rev);
@@ -132,13 +160,39 @@ impl BuildPlan {
         self.tags.iter().map(filled).collect()
     }
 
+    /// Returns the versions of the flakes' packages; several if the images of an index differ.
+    fn versions(&self) -> BTreeSet<String> {
+        match &self.product {
+            Product::Image { derivation, .. } => [derivation.version.clone()].into(),
+            Product::Manifests { .. } => BTreeSet::new(),
+            Product::Index { images, .. } => {
+                images.iter().map(|image| image.version.clone()).collect()
+            }
+        }
+    }
+
+    /// Returns the version of the flake's package, if it has one.
+    pub(crate) fn version(&self) -> Option<String> {
+        let mut versions = self.versions().into_iter();
+        let (first, second) = (versions.next(), versions.next());
+        first.filter(|version| second.is_none() && !version.is_empty())
+    }
+
+    /// Returns the platform of an image, for example `linux/arm64`.
+    pub(crate) fn platform(&self) -> Option<String> {
+        match &self.product {
+            Product::Image { build, .. } => Some(format!("linux/{}", build.system.oci())),
+            Product::Manifests { .. } | Product::Index { .. } => None,
+        }
+    }
+
     /// Returns the build that `apply` needs, unless a published provenance already has its result.
     pub(crate) fn needed_build(&self) -> Option<desired::Build> {
         match &self.product {
             Product::Image { derivation, twice, .. } => {
                 Some(desired::Build { derivation: derivation.path.clone(), twice: *twice })
             }
-            Product::Manifests { .. } => None,
+            Product::Manifests { .. } | Product::Index { .. } => None,
         }
     }
 
@@ -146,7 +200,7 @@ impl BuildPlan {
     pub(crate) fn prebuilt(&self) -> Option<&Package> {
         match &self.product {
             Product::Image { .. } => None,
-            Product::Manifests { package, .. } => Some(package),
+            Product::Manifests { package, .. } | Product::Index { package, .. } => Some(package),
         }
     }
 
@@ -212,7 +266,7 @@ impl BuildPlan {
     pub(crate) fn out(&self) -> &str {
         match &self.product {
             Product::Image { derivation, .. } => &derivation.out,
-            Product::Manifests { .. } => "",
+            Product::Manifests { .. } | Product::Index { .. } => "",
         }
     }
 
@@ -222,7 +276,9 @@ impl BuildPlan {
             Product::Image { build, image, .. } => {
                 self.metadata(build, image).fits(manifest, config)
             }
-            Product::Manifests { package, .. } => package.manifest == manifest,
+            Product::Manifests { package, .. } | Product::Index { package, .. } => {
+                package.manifest == manifest
+            }
         }
     }
 
@@ -245,6 +301,10 @@ impl BuildPlan {
             Product::Manifests { references, .. } => {
                 statement::of_manifests(digest, origin, references)
             }
+            Product::Index { images, .. } => {
+                let references = images.iter().map(|image| image.reference.as_str());
+                statement::of_index(digest, origin, references)
+            }
         }
     }
 
@@ -252,7 +312,7 @@ impl BuildPlan {
     /// artifact without such a layer has none.
     pub(crate) fn unattested_images(&self, layer: &[u8]) -> Result<Vec<String>, Error> {
         match &self.product {
-            Product::Image { .. } => Ok(Vec::new()),
+            Product::Image { .. } | Product::Index { .. } => Ok(Vec::new()),
             Product::Manifests { written, references, .. } => {
                 manifests::unattested_images(layer, written, references)
             }

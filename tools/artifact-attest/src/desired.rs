@@ -7,7 +7,7 @@ use contract::{Forge, Project};
 use documents::{Declared, Deferred, Stream};
 
 use crate::oci::Digest;
-use crate::spec::{Artifact, Build as BuildSpec, Image, Manifests, Repository};
+use crate::spec::{Artifact, Build as BuildSpec, Image, Index, Manifests, Repository};
 use crate::statement::Predicate;
 
 /// State of the registry that a document declares.
@@ -34,26 +34,21 @@ pub struct Build {
     pub twice: bool,
 }
 
-/// Form of an artifact: a container image, or manifests.
+/// Form of an artifact: a container image, manifests, or an index of images.
 pub(crate) enum Shape<'a> {
     Image(&'a BuildSpec, &'a Image),
     Manifests(&'a Manifests),
+    Index(&'a Index),
 }
 
 impl<'a> Shape<'a> {
-    /// Returns `None` for a document that declares neither form, or both.
+    /// Returns `None` for a document that declares no form, or several.
     pub(crate) fn of(spec: &'a Artifact) -> Option<Self> {
-        match spec {
-            Artifact { build: Some(build), image: Some(image), manifests: None, .. } => {
-                Some(Self::Image(build, image))
-            }
-            Artifact {
-                build: None,
-                image: None,
-                rebuild: None,
-                manifests: Some(manifests),
-                ..
-            } => Some(Self::Manifests(manifests)),
+        let Artifact { build, image, rebuild, manifests, index, .. } = spec;
+        match (build, image, rebuild, manifests, index) {
+            (Some(build), Some(image), _, None, None) => Some(Self::Image(build, image)),
+            (None, None, None, Some(manifests), None) => Some(Self::Manifests(manifests)),
+            (None, None, None, None, Some(index)) => Some(Self::Index(index)),
             _ => None,
         }
     }
@@ -63,6 +58,7 @@ impl<'a> Shape<'a> {
         match self {
             Self::Image(_, image) => &image.repository,
             Self::Manifests(manifests) => &manifests.repository,
+            Self::Index(index) => &index.repository,
         }
     }
 }

@@ -75,6 +75,20 @@ pub enum Error {
         /// Version of the package; empty if the package has none.
         version: String,
     },
+    /// The images of an index have several versions, and a declared tag needs one.
+    #[error("the tag `{tag}` cannot be made: the versions of the images differ: {}", versions.join(", "))]
+    Versions {
+        /// Tag as declared.
+        tag: String,
+        /// Versions of the packages.
+        versions: Vec<String>,
+    },
+    /// The status of an image is not as this program writes it.
+    #[error("the status of the image {reference} has an invalid digest or platform")]
+    ForeignStatus {
+        /// Reference of the image.
+        reference: String,
+    },
     /// The Project's list of keys is empty.
     #[error("the Project has no public key that verifies artifacts")]
     NoKey,
@@ -271,7 +285,9 @@ impl Diagnostic for Error {
             Self::Git { .. } => Reason::GitFailed,
             Self::Shallow { .. } => Reason::HistoryIncomplete,
             Self::Dirty { .. } => Reason::NotCommitted,
-            Self::Manifest { .. } | Self::NoVersion { .. } => Reason::SourceInvalid,
+            Self::Manifest { .. } | Self::NoVersion { .. } | Self::Versions { .. } => {
+                Reason::SourceInvalid
+            }
             Self::Evaluation { .. } => Reason::EvaluationFailed,
             Self::Build { .. } => Reason::BuildFailed,
             Self::BuildTimeout { .. } | Self::EvaluationTimeout { .. } => Reason::TimedOut,
@@ -281,7 +297,9 @@ impl Diagnostic for Error {
             }
             Self::Registry(error) => error.reason(),
             Self::Invisible { .. } => Reason::AbsenceUnproven,
-            Self::NoShape | Self::NoAuthority { .. } => Reason::Invalid,
+            Self::NoShape | Self::NoAuthority { .. } | Self::ForeignStatus { .. } => {
+                Reason::Invalid
+            }
             Self::NoKey => Reason::VerificationKeyMissing,
             Self::ForeignKey { .. } => Reason::ForeignKey,
             Self::NotInSource { .. } => Reason::NotInSource,
@@ -318,6 +336,12 @@ impl Diagnostic for Error {
             Self::Manifest { .. } => "correct the file, and commit the change",
             Self::NoVersion { .. } => {
                 "give the flake's package a `version` of letters, digits and . - + _, and commit the change"
+            }
+            Self::Versions { .. } => {
+                "give all packages the same `version`, and commit the change; or take `{version}` out of the index's tags"
+            }
+            Self::ForeignStatus { .. } => {
+                "run `apply` for the image's document, and take the document from its output"
             }
             Self::NoShape => return None,
             Self::NoAuthority { .. } => {
@@ -431,6 +455,8 @@ impl Diagnostic for Error {
             | Self::NoShape
             | Self::NoAuthority { .. }
             | Self::NoVersion { .. }
+            | Self::Versions { .. }
+            | Self::ForeignStatus { .. }
             | Self::NoKey
             | Self::ForeignKey { .. }
             | Self::NotInSource { .. }

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::bundle;
 use crate::clients::registry::Referrers;
 use crate::clients::registry::writer::{Pushed, Writer};
+use crate::image_index::media_type;
 use crate::legacy;
 use crate::nix::BuildResult;
 use crate::observe::{Observation, Published};
@@ -68,7 +69,7 @@ pub(crate) fn execute(
         Step::Tag { tag, .. } => {
             let tag = tag.value().ok_or_else(documents::Error::out_of_order)?;
             let manifest = &observation.published()?.manifest;
-            session.writer(permit).put(tag, MANIFEST, manifest)?;
+            session.writer(permit).put(tag, media_type(manifest), manifest)?;
             Ok(String::new())
         }
         Step::Withdraw { digest, tags } => {
@@ -108,7 +109,7 @@ fn publish(package: &Package, writer: &Writer) -> Result<String, Error> {
     let own = &pushed[..package.blobs.len()];
     let sent = own.iter().filter(|pushed| **pushed == Pushed::Sent).count();
     let digest = package.digest();
-    writer.put(digest.as_str(), MANIFEST, &package.manifest)?;
+    writer.put(digest.as_str(), media_type(&package.manifest), &package.manifest)?;
     Ok(format!("blobs sent: {sent}, already there: {}", own.len() - sent))
 }
 
@@ -143,7 +144,7 @@ fn attest(
     writer: &Writer,
 ) -> Result<String, Error> {
     let signing = &session.signer()?.signing;
-    let subject = Descriptor::of(MANIFEST, &published.manifest);
+    let subject = Descriptor::of(media_type(&published.manifest), &published.manifest);
     let digest = &subject.digest;
     let statements = published.statements.iter();
     let statements = statements.filter(|(predicate, _)| about.contains(predicate));

@@ -1,6 +1,7 @@
 //! Container image of a Nix build result: layers, whose bytes do not depend on the packing machine.
 
 mod archive;
+mod machine;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -108,12 +109,18 @@ impl ImageMetadata<'_> {
         };
         let is_program = fs::metadata(&path)
             .is_ok_and(|there| there.is_file() && there.permissions().mode() & 0o111 != 0);
-        (!is_program).then(|| {
-            format!(
+        if !is_program {
+            return Some(format!(
                 "`{program}` in `image.entrypoint` is not an executable file of the build result: {}",
                 path.display()
-            )
-        })
+            ));
+        }
+        let found = machine::system_of(&path).filter(|found| *found != self.system)?;
+        Some(format!(
+            "`{program}` in `image.entrypoint` is a program for {}, and `build.system` is {}",
+            found.nix(),
+            self.system.nix()
+        ))
     }
 
     /// Returns the image of `closure`. The top-level folders of `out` are linked from `/`.

@@ -27,6 +27,7 @@ mod execute;
 mod failure;
 mod git;
 mod image;
+mod image_index;
 mod json;
 mod keys;
 mod layers;
@@ -62,8 +63,8 @@ use std::time::Duration;
 
 use contract::Projects;
 use documents::{
-    Context, Declared, Dependency, Derived, Exit, Intent, Next, Opened, OpenedBy, Plan, Program,
-    Stream, WritePermit,
+    Context, Declared, Dependency, Derived, Exit, Intent, Name, Next, Opened, OpenedBy, Plan,
+    Program, Stream, WritePermit,
 };
 
 use execute::StepContext;
@@ -112,12 +113,19 @@ impl Program for ArtifactAttest {
     const PARALLEL_MAX: usize = 4;
 
     fn dependencies(document: &Declared<Artifact>) -> Vec<Dependency> {
-        let manifests = document.spec.manifests.iter();
-        let images = manifests.flat_map(|manifests| &manifests.images).enumerate();
-        let images = images.map(|(index, name)| {
-            Dependency::to_ready(format!("/spec/manifests/images/{index}"), "Artifact", name)
-        });
-        images
+        let of = |field: &'static str, names: Option<&[Name]>| {
+            let names = names.unwrap_or_default().iter().enumerate();
+            let to_ready = |(index, name)| {
+                Dependency::to_ready(format!("/spec/{field}/images/{index}"), "Artifact", name)
+            };
+            names.map(to_ready).collect::<Vec<_>>()
+        };
+        let Artifact { manifests, index, .. } = &document.spec;
+        let pinned = of("manifests", manifests.as_ref().map(|manifests| &*manifests.images));
+        let listed = of("index", index.as_ref().map(|index| &*index.images));
+        pinned
+            .into_iter()
+            .chain(listed)
             .chain([Dependency::to_present("/spec/project", "Project", &document.spec.project)])
             .collect()
     }

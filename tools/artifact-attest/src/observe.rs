@@ -9,6 +9,7 @@ use crate::build_plan::BuildPlan;
 use crate::bundle::Public;
 use crate::clients::registry::{Reader, Signed};
 use crate::desired::Desired;
+use crate::image_index;
 use crate::legacy::{self, Signatures};
 use crate::nix::BuildResult;
 use crate::oci::{Descriptor, Digest, Manifest, Package};
@@ -218,6 +219,15 @@ impl Inspection<'_> {
         if tagged != Some(&digest) && reader.manifest(digest.as_str())?.is_none() {
             return Ok(false);
         }
+        if image_index::is_index(manifest) {
+            // The documents of its images are ready, so their manifests are there.
+            let is_there = reader.manifest(digest.as_str())?.is_some();
+            let is_whole = is_there && build_plan.fits(manifest, b"");
+            if is_whole {
+                reader.keep_whole(&digest, tag);
+            }
+            return Ok(is_whole);
+        }
         let Ok(Manifest { config, layers, .. }) = serde_json::from_slice(manifest) else {
             return Ok(false);
         };
@@ -268,6 +278,9 @@ fn proven_build(build_plan: &BuildPlan, digest: &Digest, signed: &[Signed]) -> O
 
 /// Reads every blob of a manifest to its end, compares its digest, and returns the number of blobs.
 pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
+    if image_index::is_index(manifest) {
+        return Ok(0); // the documents of its images read their blobs
+    }
     let manifest: Manifest = serde_json::from_slice(manifest)
         .map_err(|_| Error::Unproven { what: "the manifest is not an OCI manifest".to_owned() })?;
     let blobs = manifest.layers.iter().chain([&manifest.config]);

@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use ::git::Url;
 use ::remote::authorities_of;
 use ::remote::registry::{Error as RegistryError, Login, Registry, Repository, default_user};
-use contract::facts::{self, ArtifactFacts, Facts as _};
+use contract::facts::{self, ArtifactFacts, Facts as _, ImageFacts};
 use contract::{Endpoints, Forge, Project, Projects};
 use documents::{Context, Declared, Intent, WritePermit};
 use secrets::Reference;
@@ -152,6 +153,17 @@ impl<'a> Session<'a> {
             Some(Shape::Image(build, image)) => {
                 let shape = (build, image, document.spec.rebuild);
                 BuildPlan::image(&self.nix(), &self.identity, shape, &document.spec.tags)
+            }
+            Some(Shape::Index(declared)) => {
+                let images = declared.images.iter();
+                let images = images.map(|name| facts::of(stream, name.as_str()));
+                let images = images.collect::<Result<Vec<ImageFacts>, _>>()?;
+                let flake = declared.images.iter().find_map(|name| {
+                    let image = stream.document("Artifact", name.as_str())?;
+                    image.pointer("/spec/build/flake")?.as_str()
+                });
+                let path = Path::new(flake.unwrap_or("."));
+                BuildPlan::index(&self.identity, path, images, &document.spec.tags)
             }
             Some(Shape::Manifests(declared)) => {
                 let mut references = BTreeMap::new();

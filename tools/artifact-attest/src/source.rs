@@ -26,20 +26,7 @@ impl Source {
     /// Finds the last commit that touched `path`. Fails on uncommitted changes, and on a shallow
     /// clone, where the last commit is unknown.
     pub(crate) fn find(document: &str, path: &Path) -> Result<Self, Error> {
-        let here = Git::new(document, path);
-        let place = ["rev-parse", "--show-toplevel", "--is-shallow-repository", "--show-prefix"];
-        let place = here.text(&place)?;
-        let mut place = place.lines();
-        let (root, shallow) = (place.next().unwrap_or_default(), place.next());
-        let root = PathBuf::from(root);
-        if shallow == Some("true") {
-            return Err(Error::Shallow { root });
-        }
-        let folder = place.next().unwrap_or_default(); // Git prints no line at the root
-        let folder = folder.trim_end_matches('/').to_owned();
-        let git = Git::new(document, &root);
-        let head = git.run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], &[], b"")?;
-        let head = head.text();
+        let (git, folder, head) = repository(document, path)?;
         let rev = if head.is_empty() { String::new() } else { git.last_touched(&folder)? };
         if rev.is_empty() {
             let changes = vec!["the whole folder".to_owned()];
@@ -50,6 +37,15 @@ impl Source {
             return Err(Error::Dirty { path: path.to_owned(), changes });
         }
         Ok(Self { git, folder, rev, head })
+    }
+
+    /// Returns the newest of `commits`, as a whole. They are in the repository of `path`. Of commits in different branches,
+    /// Git's order decides.
+    pub(crate) fn newest(document: &str, path: &Path, commits: &[&str]) -> Result<Self, Error> {
+        let (git, _, head) = repository(document, path)?;
+        let newest = ["rev-list", "--topo-order", "--max-count=1"].into_iter();
+        let rev = git.text(&newest.chain(commits.iter().copied()).collect::<Vec<_>>())?;
+        Ok(Self { git, folder: String::new(), rev, head })
     }
 
     /// Returns the same folder in another commit.
@@ -115,6 +111,26 @@ impl Source {
             entries.iter().map(|entry| (entry.path.clone(), node(entry.kind, &entry.object)));
         Ok(nodes.collect())
     }
+}
+
+/// Returns the repository that holds `path`, the path below its root, and the checked-out commit; an empty one if there
+/// is none. Fails on a shallow clone.
+fn repository(document: &str, path: &Path) -> Result<(Git, String, String), Error> {
+    let here = Git::new(document, path);
+    let place = ["rev-parse", "--show-toplevel", "--is-shallow-repository", "--show-prefix"];
+    let place = here.text(&place)?;
+    let mut place = place.lines();
+    let (root, shallow) = (place.next().unwrap_or_default(), place.next());
+    let root = PathBuf::from(root);
+    if shallow == Some("true") {
+        return Err(Error::Shallow { root });
+    }
+    let folder = place.next().unwrap_or_default(); // Git prints no line at the root
+    let folder = folder.trim_end_matches('/').to_owned();
+    let git = Git::new(document, &root);
+    let head = git.run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], &[], b"")?;
+    let head = head.text();
+    Ok((git, folder, head))
 }
 
 /// Returns the content of `path` from the commit, or from the working tree if that has uncommitted

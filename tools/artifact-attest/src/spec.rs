@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A build result that is signed, attested and published. Declare either `build` and `image`, or
-/// `manifests` alone.
+/// `manifests` alone, or `index` alone.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Artifact {
@@ -28,6 +28,8 @@ pub struct Artifact {
     pub rebuild: Option<Rebuild>,
     /// Manifests for Flux, published with their images pinned by digest.
     pub manifests: Option<Manifests>,
+    /// Index of images for several platforms, so that one reference fits every machine.
+    pub index: Option<Index>,
     /// Further tags, which move to the newest artifact in this order, after everything is signed: for example
     /// `[v{version}, latest]`. `{version}` is the version of the flake's package, `{rev}` the beginning of
     /// the commit.
@@ -89,6 +91,15 @@ impl System {
         match self {
             Self::Amd64 => "amd64",
             Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Returns the system's machine in the header of an ELF file (`e_machine` of
+    /// <https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html>).
+    pub(crate) fn elf(self) -> u16 {
+        match self {
+            Self::Amd64 => 62,  // EM_X86_64
+            Self::Arm64 => 183, // EM_AARCH64
         }
     }
 }
@@ -170,6 +181,19 @@ pub struct Manifests {
     /// Names of `Artifact` documents. Where a manifest has such a name as `image`, the published
     /// reference with its digest replaces the name.
     #[serde(default)]
+    pub images: Vec<Name>,
+}
+
+/// Index of images that other `Artifact` documents publish, one for each platform.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Index {
+    /// Repository below the project's registry URL: that of the images, because a registry resolves an index
+    /// inside its repository.
+    pub repository: Repository,
+    /// Names of `Artifact` documents with an `image`, each for another `system`. A client takes the first that
+    /// fits its machine.
+    #[schemars(length(min = 1))]
     pub images: Vec<Name>,
 }
 

@@ -167,14 +167,30 @@ pub(crate) fn of_manifests(
     origin: Origin<'_>,
     references: &BTreeMap<String, String>,
 ) -> Statements {
-    let images = references.values().filter_map(|reference| {
-        let hex = reference.rsplit_once("@sha256:")?.1;
-        Some(json!({"uri": format!("oci://{reference}"), "digest": {"sha256": hex}}))
-    });
-    let dependencies = images.chain([origin.dependency()]).collect();
+    let dependencies = images(references.values()).chain([origin.dependency()]).collect();
     let parameters = origin.parameters(&[("path", origin.folder.to_owned())]);
     let provenance = provenance("manifests", &parameters, dependencies, &[]);
     statements(digest, [(Predicate::Provenance, provenance)])
+}
+
+/// Returns all statements about an index of the images `references`.
+pub(crate) fn of_index<'a>(
+    digest: &Digest,
+    origin: Origin<'_>,
+    references: impl Iterator<Item = &'a str>,
+) -> Statements {
+    let dependencies = images(references).chain([origin.dependency()]).collect();
+    let provenance = provenance("image-index", &origin.parameters(&[]), dependencies, &[]);
+    statements(digest, [(Predicate::Provenance, provenance)])
+}
+
+/// Returns the dependency on each image of `references`.
+fn images<T: AsRef<str>>(references: impl Iterator<Item = T>) -> impl Iterator<Item = Value> {
+    references.filter_map(|reference| {
+        let reference = reference.as_ref();
+        let hex = reference.rsplit_once("@sha256:")?.1;
+        Some(json!({"uri": format!("oci://{reference}"), "digest": {"sha256": hex}}))
+    })
 }
 
 fn provenance(

@@ -4,6 +4,7 @@ use documents::{Condition, Deferred, Reason};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::build_plan::BuildPlan;
 use crate::nix;
 use crate::observe::Published;
 use crate::oci::Digest;
@@ -25,6 +26,18 @@ pub struct Facts {
     /// Tag of the published manifest, made from the commit and the derivation, for example
     /// `f00dcaf-1a2b3c4d`.
     pub tag: Deferred<String>,
+    /// Size of the published manifest in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// Git commit that the artifact was made from; of an index, the newest of its images' commits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Version of the flake's package, if it has one; of an index, if all of its images have the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Platform of the image in OCI's names, for example `linux/arm64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
     /// Declared tags that name the manifest, for example `latest`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Deferred<String>>,
@@ -94,10 +107,15 @@ fn facts(session: &Session<'_>, published: &Published) -> Facts {
         let pem = session.keys.current.pem();
         Verification::new(&repository, digest.as_str(), &pem, session.url.is_plain())
     });
+    let build_plan = session.build_plan.as_ref();
     let was_built = !built.nar_sha256.is_empty();
     Facts {
         digest,
         tag: published.desired.tag.clone(),
+        size: (!published.manifest.is_empty()).then_some(published.manifest.len()),
+        commit: build_plan.map(|build_plan| build_plan.source.rev.clone()),
+        version: build_plan.and_then(BuildPlan::version),
+        platform: build_plan.and_then(BuildPlan::platform),
         tags: published.desired.tags.clone(),
         nar_hash: nix::inputs::sri(&built.nar_sha256).filter(|_| was_built),
         reproducible: (was_built && built.rebuilt).then_some(true),

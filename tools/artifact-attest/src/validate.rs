@@ -5,7 +5,7 @@ use contract::Projects;
 use documents::{Declared, Stream};
 
 use crate::desired::{self, Shape};
-use crate::spec::{Artifact, Image, Tag};
+use crate::spec::{Artifact, Image, Index, System, Tag};
 use crate::{manifests, source, tree};
 
 /// Longest time limit of one build in seconds: a day.
@@ -14,7 +14,7 @@ const BUILD_SECONDS_MAX: u32 = 86_400;
 /// Reports every error in `declared` documents.
 pub(crate) fn validate(stream: &mut Stream, projects: &Projects, declared: &[Declared<Artifact>]) {
     for document in declared {
-        for (path, message) in errors(stream, projects, document) {
+        for (path, message) in errors(stream, projects, declared, document) {
             stream.invalid(document, &path, &message);
         }
     }
@@ -24,6 +24,7 @@ pub(crate) fn validate(stream: &mut Stream, projects: &Projects, declared: &[Dec
 fn errors(
     stream: &Stream,
     projects: &Projects,
+    declared: &[Declared<Artifact>],
     document: &Declared<Artifact>,
 ) -> Vec<(String, String)> {
     let mut errors = Vec::new();
@@ -63,15 +64,20 @@ fn errors(
         }
     }
     let needs_version = |tag: &Tag| tag.as_str().contains("{version}");
-    let is_image = document.spec.image.is_some();
-    if let Some(index) = document.spec.tags.iter().position(|tag| !is_image && needs_version(tag)) {
+    let has_version = document.spec.manifests.is_none();
+    if let Some(index) =
+        document.spec.tags.iter().position(|tag| !has_version && needs_version(tag))
+    {
         error(&format!("/spec/tags/{index}"), "manifests have no version: use `{rev}`");
     }
     let folder =
         "not a folder: paths are relative to the working directory, the root of the repository";
     match Shape::of(&document.spec) {
         None => {
-            error("/spec", "an Artifact has either `build` and `image`, or `manifests` alone");
+            error(
+                "/spec",
+                "an Artifact has either `build` and `image`, or `manifests` alone, or `index` alone",
+            );
         }
         Some(Shape::Image(build, image)) => {
             if !build.flake.is_dir() {
@@ -112,6 +118,11 @@ fn errors(
             }
         }
         Some(Shape::Manifests(_)) => error("/spec/manifests/path", folder),
+        Some(Shape::Index(index)) => {
+            for (field, message) in mistakes_of_index(index, document, declared) {
+                error(&format!("/spec/index/{field}"), &message);
+            }
+        }
     }
     errors
 }
@@ -145,6 +156,44 @@ fn mistakes_of(image: &Image) -> Vec<(String, String)> {
                 format!("labels/{}", pointer(name)),
                 "this program writes that label: the commit determines it",
             );
+        }
+    }
+    mistakes
+}
+
+/// Returns the mistakes in an index, each with its field. `declared` are all artifacts.
+fn mistakes_of_index(
+    index: &Index,
+    document: &Declared<Artifact>,
+    declared: &[Declared<Artifact>],
+) -> Vec<(String, String)> {
+    let mut mistakes = Vec::new();
+    if index.images.is_empty() {
+        let message = "an index lists at least one image".to_owned();
+        mistakes.push(("images".to_owned(), message));
+    }
+    let mut systems: Vec<(System, &str)> = Vec::new();
+    for (position, name) in index.images.iter().enumerate() {
+        let mut mistake = |message| mistakes.push((format!("images/{position}"), message));
+        // The stream reports names that no document has.
+        let Some(found) = declared.iter().find(|other| other.name == *name) else { continue };
+        let Some(Shape::Image(build, image)) = Shape::of(&found.spec) else {
+            mistake(format!("Artifact/{name} is not an image: list documents with `image`"));
+            continue;
+        };
+        if found.spec.project != document.spec.project || image.repository != index.repository {
+            mistake(format!(
+                "Artifact/{name} is published to the repository `{}` of the Project `{}`: an index and its images need the same repository",
+                image.repository.as_str(),
+                found.spec.project
+            ));
+        }
+        match systems.iter().find(|(system, _)| *system == build.system) {
+            Some((system, other)) => mistake(format!(
+                "`{other}` is for {}, too: list one image for each system",
+                system.nix()
+            )),
+            None => systems.push((build.system, name.as_str())),
         }
     }
     mistakes

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Repository | [`RepositoryFacts`], [`repository_of_project`], [`owners_of_project`] | data-drain, artifact-attest, lab |
 //! | Repository | [`repository_id`] | vcs-bootstrap |
-//! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`], [`pinned_images`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
+//! | Artifact | [`ArtifactFacts`], [`ImageFacts`], [`attested_digests`], [`manifests_folder`], [`pinned_images`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
 //! | Cluster | [`ClusterFacts`], [`reader_kubeconfig`], [`project_of_cluster`], [`is_destroyed`] | data-drain, flux-seed |
 //! | Drain | [`drained_claims`] and [`crate::receipts`] | data-drain, flux-seed, talos-provision, vcs-bootstrap |
 //!
@@ -50,6 +50,24 @@ pub struct ArtifactFacts {
     pub public_key: String,
 }
 
+/// Facts of an Artifact that is an image, which an index of images needs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ImageFacts {
+    /// Reference by digest, for example `ghcr.io/zabronax/greeter@sha256:…`.
+    pub reference: String,
+    /// Digest of the manifest, for example `sha256:…`.
+    pub digest: String,
+    /// Size of the manifest in bytes.
+    pub size: u64,
+    /// Platform in OCI's names, for example `linux/arm64`.
+    pub platform: String,
+    /// Git commit that the image was built from.
+    pub commit: String,
+    /// Version of the flake's package; empty if the package has none.
+    #[serde(default)]
+    pub version: String,
+}
+
 /// Facts of a Repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryFacts {
@@ -75,6 +93,14 @@ impl Facts for ArtifactFacts {
 
     fn read(status: &Value) -> Result<Self, String> {
         section(status, "observed", &["reference", "digest", "publicKey"])
+    }
+}
+
+impl Facts for ImageFacts {
+    const KIND: &'static str = "Artifact";
+
+    fn read(status: &Value) -> Result<Self, String> {
+        section(status, "observed", &["reference", "digest", "platform", "commit"])
     }
 }
 
