@@ -118,6 +118,41 @@ fn an_image_that_cannot_start_is_not_published() -> Test {
     Ok(())
 }
 
+// hazard: A package with several outputs of which a binary cache gave one is never published: exit 111 for ever.
+// class: A second build needs more than the first one left behind.
+// members: an output that was deleted, an output that was never fetched
+// now: the missing outputs are built before the second build, and the image needs its own output alone
+#[test]
+fn a_package_with_an_output_that_the_store_lacks_is_built_twice() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.19:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    // The time makes this run's store paths its own, because they are deleted below.
+    let stamp = std::time::UNIX_EPOCH.elapsed()?.as_nanos();
+    let flake = fs::read_to_string(sandbox.inside("sources/tiny/flake.nix"))?.replace(
+        "runCommand \"tiny-1.0\" { } \"",
+        &format!(
+            "runCommand \"tiny-1.0\" {{ outputs = [ \"out\" \"dev\" ]; }} \"echo {stamp} >$dev; "
+        ),
+    );
+    sandbox.write("sources/tiny/flake.nix", &flake)?;
+    sandbox.commit("two outputs")?;
+    let input = sandbox.documents("tiny");
+    let planned = sandbox.expect(3, "plan --check", &input)?;
+    let derivation = planned[1]["status"]["plan"][0]["derivation"].as_str().ok_or("no build")?;
+    let settings = format!("NIX_CONF_DIR={}", sandbox.outside("nix").display());
+    let store = |arguments: &[&str]| {
+        tool("env", &[&[settings.as_str(), "nix-store"], arguments].concat(), folder.path())
+    };
+    let outputs = store(&["--query", "--outputs", derivation])?;
+    let dev = outputs.lines().find(|path| path.ends_with("-dev")).ok_or("no output")?;
+    store(&["--realise", derivation])?;
+    store(&["--delete", dev])?;
+    let applied = sandbox.expect(0, "apply", &input)?;
+    assert_eq!(applied[1]["status"]["observed"]["reproducible"], true);
+    Ok(())
+}
+
 /// Sixteen packages of three megabytes, and a build result that names them.
 const LARGE: &str = r#"{
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
