@@ -198,6 +198,15 @@ impl Picture {
         Self { chains }
     }
 
+    /// Returns the name of the picture for screen readers.
+    fn title(&self) -> String {
+        let names: Vec<_> = self.chains.iter().map(|chain| chain.document.as_str()).collect();
+        match names.as_slice() {
+            [] => "Evidence: the input has no Delivery".to_owned(),
+            names => format!("Evidence of {}", names.join(", ")),
+        }
+    }
+
     /// Returns one sentence with the number of links in each state.
     fn summary(&self) -> String {
         let count = |state: State| {

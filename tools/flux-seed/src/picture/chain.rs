@@ -116,7 +116,7 @@ fn differences(
     let details = steps.iter().take(DETAILS_MAX).map(ToString::to_string).collect();
     match steps.as_slice() {
         [] => (State::Proven, vec![otherwise.to_owned()], details),
-        [first, ..] if steps.iter().all(|step| is_waiting(&step)) => {
+        [first, ..] if steps.iter().all(is_waiting) => {
             (State::Pending, vec![first.to_string()], details)
         }
         steps => {
@@ -164,8 +164,8 @@ fn head(stream: &Stream, compared: &Comparison<'_>) -> Vec<Link> {
         (None, None) => (State::Unchecked, "not checked: there is no source".to_owned()),
     };
     let details = vec![note.clone(), source.0.to_string()];
-    let node = Node { code, notes: vec![note], details, ..named("Signature", "declared key") };
-    head.extend(origin(stream, name, Signature::Known(Link { state, to: node })));
+    let to = Node { code, notes: vec![note], details, ..named("Signature", "declared key") };
+    head.extend(origin(stream, name, Signature::Known(Link { state, to })));
     head
 }
 
@@ -209,16 +209,12 @@ fn origin(stream: &Stream, artifact: Option<&str>, signature: Signature) -> Vec<
 
 /// Returns the link to a fact that the document `by` states; a broken one if the document lacks the fact.
 fn stated(kind: &str, fact: Option<&str>, by: &str, node: impl Fn(&str) -> Node) -> Link {
-    match fact {
-        Some(fact) => {
-            let (notes, details) = (vec![format!("stated by {by}")], vec![fact.to_owned()]);
-            Link { state: State::Stated, to: Node { notes, details, ..node(fact) } }
-        }
-        None => {
-            let notes = vec![format!("{by} does not state it")];
-            Link { state: State::Broken, to: Node { notes, ..named(kind, "missing") } }
-        }
+    if let Some(fact) = fact {
+        let (notes, details) = (vec![format!("stated by {by}")], vec![fact.to_owned()]);
+        return Link { state: State::Stated, to: Node { notes, details, ..node(fact) } };
     }
+    let notes = vec![format!("{by} does not state it")];
+    Link { state: State::Broken, to: Node { notes, ..named(kind, "missing") } }
 }
 
 /// Returns the link from a commit to a branch or a tag. `artifact-attest` signs only after that check,
@@ -319,13 +315,13 @@ fn image_links(stream: &Stream, image: &str, result: &CheckResult) -> Vec<Link> 
         }
         CheckResult::Pending(why) => (State::Pending, why.clone()),
     };
-    let node = Node {
+    let to = Node {
         code: short(digest),
         notes: vec![note],
         details: vec![image.to_owned()],
         ..named("Image", name_of(repository))
     };
-    let mut links = vec![Link { state, to: node }];
+    let mut links = vec![Link { state, to }];
     if artifact.is_some() {
         links.extend(origin(stream, artifact, Signature::Stated));
     } else {

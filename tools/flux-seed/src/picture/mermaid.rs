@@ -115,9 +115,8 @@ impl Chart {
     /// Returns the whole text, with the colours. Each colour is readable on its own fill, so that the
     /// picture does not depend on the theme.
     fn finish(self, picture: &Picture) -> String {
-        let names: Vec<_> = picture.chains.iter().map(|chain| chain.document.as_str()).collect();
         let mut text = String::from("flowchart LR\n");
-        let title = plain(&format!("Evidence of {}", names.join(", ")));
+        let title = plain(&picture.title());
         let _ = writeln!(text, "  accTitle: {title}\n  accDescr: {}", plain(&picture.summary()));
         text.push_str(&self.text);
         for state in State::ALL {

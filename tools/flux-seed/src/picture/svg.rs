@@ -28,7 +28,7 @@ const PADDING: u32 = 10;
 /// Lines of a box below its name.
 const LINES: usize = 3;
 /// Width of a letter in tenths of a pixel: of a name (12 px, bold), and of a note (11 px). Measured with
-/// DejaVu Sans, which is wider than the fonts of browsers.
+/// `DejaVu` Sans, which is wider than the fonts of browsers.
 const NAME_LETTER: u32 = 80;
 const NOTE_LETTER: u32 = 63;
 
@@ -70,8 +70,7 @@ pub(super) fn render(picture: &Picture) -> String {
     }
     drawing.legend();
     let (width, height) = (full_width(), drawing.y);
-    let names: Vec<_> = picture.chains.iter().map(|chain| chain.document.as_str()).collect();
-    let title = escaped(&format!("Evidence of {}", names.join(", ")));
+    let title = escaped(&picture.title());
     let states =
         picture.chains.iter().map(|chain| format!("{}: {}", chain.document, chain.message));
     let summary = states.chain([picture.summary()]).collect::<Vec<_>>().join(". ");
@@ -244,8 +243,8 @@ impl Drawing {
             lines.extend(note.into_iter().map(|line| ("note", line)));
         }
         for ((class, line), y) in lines.iter().take(LINES).zip([y + 48, y + 61, y + 74]) {
-            let line = escaped(line);
-            self.push(format_args!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{line}</text>"));
+            let text = escaped(line);
+            self.push(format_args!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{text}</text>"));
         }
         if is_source {
             self.sign(link.state, x - PADDING + width - 18, y + 18);

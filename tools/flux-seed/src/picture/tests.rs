@@ -90,11 +90,11 @@ fn a_rejected_signature_breaks_its_link_and_nothing_else_is_compared() {
 
 #[test]
 fn a_delivery_that_was_not_compared_has_no_proven_link() {
+    use State::{Stated, Unchecked};
     let mut stream = world::stream(&BTreeSet::new());
     let declared = stream.documents_of();
     let lanes = unchecked_lanes(&stream, &declared[0]);
     let states: Vec<_> = lanes.iter().flat_map(Lane::links).map(|link| link.state).collect();
-    use State::{Stated, Unchecked};
     assert_eq!(states, [Unchecked, Unchecked, Stated, Stated, Stated, Stated]);
     assert_eq!(chain(&stream, &declared[0], lanes).state, Unchecked);
 }
@@ -111,6 +111,42 @@ fn a_source_that_was_not_checked_is_said() {
     let branch = lanes[0].head.last().expect("a branch");
     assert_eq!(branch.state, State::Unchecked);
     assert_eq!(branch.to.notes, ["not checked: Artifact/deployments has sourceCheck: skip"]);
+}
+
+#[test]
+fn each_result_of_a_comparison_is_on_its_own_link() {
+    use State::{Broken, Pending, Proven, Stated, Unchecked};
+    let (ours, other) = (format!("r/x@{}", digest('a')), format!("r/y@{}", digest('9')));
+    let pending = || CheckResult::Pending("the kubelet has not reported the images yet".to_owned());
+    let wrong = |link| CheckResult::Wrong("it differs".to_owned(), link);
+    for (image, unattested, result, expected) in [
+        ("", false, pending(), &[Pending][..]),
+        (&ours, false, pending(), &[Pending, Pending, Stated, Stated, Stated, Stated]),
+        (&ours, true, CheckResult::Attested, &[Unchecked, Proven, Stated, Stated, Stated, Stated]),
+        (&other, false, CheckResult::Pinned, &[Proven, Proven, Unchecked]),
+        (&other, true, wrong(BrokenLink::Manifest), &[Broken, Unchecked, Unchecked]),
+        (&other, false, wrong(BrokenLink::Image), &[Proven, Broken, Unchecked]),
+        (&ours, false, wrong(BrokenLink::Image), &[Proven, Broken, Stated, Stated, Stated, Stated]),
+    ] {
+        let mut check = check("default/a", "1", image, result);
+        check.unattested = unattested.then(|| "GitRepository x is not attested".to_owned());
+        let chain = world::drawn(
+            &BTreeSet::new(),
+            &Proof { checks: vec![check.clone()], ..Proof::default() },
+        );
+        let states: Vec<_> = chain.lanes[1].rows[0].iter().map(|link| link.state).collect();
+        assert_eq!(states, expected, "{check:?}");
+        let has_reason = |reason: &String| chain.lanes[1].rows[0][0].to.notes.contains(reason);
+        assert!(
+            check.unattested.as_ref().is_none_or(has_reason) || states[0] == Broken,
+            "{check:?}"
+        );
+    }
+    let unreachable = vec![(world::kustomization(), "delivers to another cluster".to_owned())];
+    let chain = world::drawn(&BTreeSet::new(), &Proof { unreachable, ..Proof::default() });
+    assert_eq!(chain.lanes[1].rows[0][0].state, Broken);
+    let empty = Picture { chains: Vec::new() };
+    assert!(boxes_of_svg(&svg(&empty)).is_empty() && boxes_of_mermaid(&mermaid(&empty)).is_empty());
 }
 
 #[test]

@@ -12,9 +12,9 @@ pub(super) struct Box {
 }
 
 /// Elements that a picture consists of. None of them loads or runs anything.
-const ELEMENTS: [&str; 10] =
-    ["svg", "title", "desc", "style", "rect", "g", "path", "circle", "text", "tspan"];
-const ATTRIBUTES: [&str; 19] = [
+const ELEMENTS: [&str; 9] =
+    ["svg", "title", "desc", "style", "rect", "g", "path", "circle", "text"];
+const ATTRIBUTES: [&str; 14] = [
     "xmlns",
     "viewBox",
     "width",
@@ -29,11 +29,6 @@ const ATTRIBUTES: [&str; 19] = [
     "r",
     "d",
     "transform",
-    "cx",
-    "cy",
-    "x1",
-    "x2",
-    "dx",
 ];
 
 /// Returns the boxes of an SVG document. Panics unless the document is well-formed, has only known elements
