@@ -141,7 +141,7 @@ fn head(stream: &Stream, compared: &Comparison<'_>) -> Vec<Link> {
     let applied = kustomization.1.and_then(|live| live["status"]["lastAppliedRevision"].as_str());
     let (drift, drifted, _) = differences(compared, |step| is_of_source(step), "");
     let (state, note) = match (pulled, applied) {
-        _ if drift == State::Broken => (State::Broken, drifted.join("; ")),
+        _ if drift != State::Proven => (drift, drifted.join("; ")),
         (Some(pulled), Some(applied)) if [pulled, applied] == [artifact.digest; 2] => {
             (State::Proven, "pulled and applied by Flux".to_owned())
         }
@@ -160,7 +160,7 @@ fn head(stream: &Stream, compared: &Comparison<'_>) -> Vec<Link> {
         (None, Some(true)) if state == State::Proven => {
             (State::Proven, "verified by Flux".to_owned())
         }
-        (None, Some(true)) => (State::Unchecked, "verified for another revision".to_owned()),
+        (None, Some(true)) => (State::Unchecked, "not checked for this revision".to_owned()),
         (None, None) => (State::Unchecked, "not checked: there is no source".to_owned()),
     };
     let details = vec![note.clone(), source.0.to_string()];

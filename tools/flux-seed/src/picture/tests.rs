@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use world::{Fault, check, digest, picture, world};
 
 use super::*;
+use crate::step::Step;
 use crate::verify::{BrokenLink, CheckResult, Proof};
 
 fn all_faults() -> impl Iterator<Item = BTreeSet<Fault>> {
@@ -86,6 +87,16 @@ fn a_rejected_signature_breaks_its_link_and_nothing_else_is_compared() {
     assert_eq!(broken.len(), 1, "{broken:?}");
     assert_eq!(broken[0].to.notes, ["Flux rejects it: no matching signatures were found"]);
     assert!(chain.lanes.iter().all(|lane| lane.rows.is_empty()));
+}
+
+#[test]
+fn a_controller_that_has_not_answered_proves_neither_its_object_nor_the_signature() {
+    let object = world::source();
+    let left = [Step::Reconcile { object, because: "it was asked".to_owned() }];
+    let proof = Proof { is_signature_verified: Some(true), ..Proof::default() };
+    let chain = world::drawn_after(&BTreeSet::new(), &proof, &left);
+    let states: Vec<_> = chain.lanes[1].head.iter().take(3).map(|link| link.state).collect();
+    assert_eq!(states, [State::Proven, State::Pending, State::Unchecked]);
 }
 
 #[test]

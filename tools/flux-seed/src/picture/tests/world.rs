@@ -129,7 +129,7 @@ pub(super) fn kustomization() -> Identity {
     id("kustomize.toolkit.fluxcd.io/v1", "Kustomization", "flux-system/prod")
 }
 
-fn source() -> Identity {
+pub(super) fn source() -> Identity {
     id("source.toolkit.fluxcd.io/v1", "OCIRepository", "flux-system/prod")
 }
 
@@ -175,15 +175,20 @@ pub(super) fn world(faults: &BTreeSet<Fault>, more: &[Check]) -> Chain {
 
 /// Returns the chain of a comparison with this result.
 pub(super) fn drawn(faults: &BTreeSet<Fault>, proof: &Proof) -> Chain {
-    let mut stream = stream(faults);
-    let declared = stream.documents_of::<Delivery>();
-    let document: &Declared<Delivery> = declared.first().expect("a Delivery");
     let step =
         |object: Identity, field: &str| Step::Update { object, changed: vec![field.to_owned()] };
     let left =
         [(Fault::Drift, kustomization(), "spec.path"), (Fault::SourceDrift, source(), "spec.url")];
     let left = left.into_iter().filter(|(fault, ..)| faults.contains(fault));
     let left: Vec<_> = left.map(|(_, object, field)| step(object, field)).collect();
+    drawn_after(faults, proof, &left)
+}
+
+/// Returns the chain of a comparison with this result, for which these steps are left.
+pub(super) fn drawn_after(faults: &BTreeSet<Fault>, proof: &Proof, left: &[Step]) -> Chain {
+    let mut stream = stream(faults);
+    let declared = stream.documents_of::<Delivery>();
+    let document: &Declared<Delivery> = declared.first().expect("a Delivery");
     let live_source = json!({"status": {"artifact": {"revision": digest('d')}}});
     let live = json!({"status": {"lastAppliedRevision": digest('d')}});
     let (source, kustomization, digest) = (source(), kustomization(), digest('d'));
@@ -194,7 +199,7 @@ pub(super) fn drawn(faults: &BTreeSet<Fault>, proof: &Proof) -> Chain {
         source: (&source, Some(&live_source)),
         kustomization: (&kustomization, Some(&live)),
         objects: 12,
-        left: &left,
+        left,
         proof,
     };
     let lanes = compared_lanes(&stream, &compared);
