@@ -50,6 +50,13 @@ unset IDENTITY READER STREAM
 
 source "$here/install.sh"
 
+# GitHub renders Mermaid in a summary. A program of an earlier release has no pictures, and the caller may want another one.
+picture=$folder/evidence.mmd
+if [[ "$PROGRAM $VERB" = "flux-seed verify" && " ${flags[*]}" != *" --output"* && " ${flags[*]}" != *" -o"* ]] \
+  && [[ $("$PROGRAM" verify --help 2>/dev/null) = *mermaid* ]]; then
+  flags=(--output "mermaid=$picture" "${flags[@]}")
+fi
+
 # The runner signals only this shell when a job is cancelled, so pass the signal on: the program finishes its current step.
 # Standard error is kept as well, because errors of rejected documents are reported only there.
 exec 4> >(tee -i "$folder/said" >&2)
@@ -74,6 +81,7 @@ done <<<"$FACTS"
 {
   printf '### %s %s: %s\n\n' "$PROGRAM" "$VERB${FLAGS:+ $FLAGS}" "exit status $status"
   jq --slurp --raw-output --from-file "$here/markdown.jq" "$documents"
+  if [ -s "$picture" ]; then printf '\n```mermaid\n%s\n```\n' "$(<"$picture")"; fi
   if [ "$status" = 2 ]; then printf '```text\n%s\n```\n' "$(head --bytes=60000 "$folder/said" | tr -d '`')"; fi
 } >>"$GITHUB_STEP_SUMMARY"
 

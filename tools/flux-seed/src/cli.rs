@@ -1,6 +1,8 @@
 //! Command line. The doc comments here are the help text.
 
-use clap::Parser;
+use clap::{Args, Parser};
+
+use crate::picture::Output;
 
 /// Installs Flux in a cluster and delivers one attested artifact with it
 ///
@@ -15,5 +17,17 @@ use clap::Parser;
 #[command(version)]
 pub struct Cli {
     #[command(subcommand)]
-    pub(crate) verb: documents::Verb,
+    pub(crate) verb: documents::Verb<VerifyOptions>,
+}
+
+/// Options of `verify`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VerifyOptions {
+    /// Format of standard output: `json`, or `svg` or `mermaid` for a picture of the evidence
+    ///
+    /// The picture shows the chain from each running pod to its image, signature, provenance, commit
+    /// and branch. With `=FILE`, for example `svg=evidence.svg`, the picture is written to the file, and
+    /// standard output has the documents. The exit status is the same in every format.
+    #[arg(short, long, value_name = "FORMAT[=FILE]", default_value = "json")]
+    pub(crate) output: Output,
 }

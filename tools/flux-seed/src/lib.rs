@@ -40,6 +40,7 @@ mod lifetime;
 mod lists;
 mod object;
 mod observe;
+mod picture;
 mod plan;
 mod prune;
 mod reader;
@@ -59,18 +60,21 @@ mod wait;
 pub use cli::Cli;
 pub use error::Error;
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use age::secrecy::ExposeSecret as _;
 use contract::Projects;
 use documents::{
     Condition, Conflict, Declared, Dependency, Derived, Exit, Intent, Next, Opened, Plan, Program,
-    Reason, Stream, WritePermit,
+    Reason, Rendering, Stream, Verb, WritePermit,
 };
 
 use execute::StepContext;
 use lists::Hidden;
 use observe::{ObservedObjects, has_answered};
+use picture::{Lane, Output, Picture};
 use session::{Observation, Session};
 use spec::Delivery;
 use status::{Evidence, Facts, Status};
@@ -90,19 +94,29 @@ impl documents::Kind for Delivery {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run::<Cli, _>("flux-seed", &cli.verb, FluxSeed::read)
+    let output = match &cli.verb {
+        Verb::Verify { options, .. } => options.output.clone(),
+        _ => Output::Documents,
+    };
+    let read = |stream: &mut Stream, declared: &[Declared<Delivery>]| {
+        FluxSeed::read(stream, declared, output)
+    };
+    documents::run::<Cli, _>("flux-seed", &cli.verb, read)
 }
 
 type Context<'a> = documents::Context<'a, Delivery>;
 
 struct FluxSeed {
     projects: Projects,
+    output: Output,
+    /// The last comparison of each Delivery, by its name, for the picture.
+    compared: Mutex<BTreeMap<String, Vec<Lane>>>,
 }
 
 impl FluxSeed {
-    fn read(stream: &mut Stream, declared: &[Declared<Delivery>]) -> Self {
+    fn read(stream: &mut Stream, declared: &[Declared<Delivery>], output: Output) -> Self {
         validate::validate(stream, declared);
-        Self { projects: Projects::read(stream) }
+        Self { projects: Projects::read(stream), output, compared: Mutex::default() }
     }
 }
 
@@ -309,8 +323,13 @@ impl Program for FluxSeed {
         };
         let running = documents::step(session.name(), "prove");
         let attested = contract::facts::attested_digests(session.stream);
-        let proven = verify::verify(reader, desired, (seen, &steps), &attested);
-        let proven = proven.or_else(|error| Err(session.explained(seen, error)?))?;
+        let proof = verify::compare(reader, desired, (seen, &steps), &attested)?;
+        let lanes =
+            picture::compared_lanes(session.stream, &compared(session, seen, (&steps, &proof)));
+        let mut all = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(session.name().to_owned(), lanes);
+        drop(all);
+        let proven = proof.judged().or_else(|error| Err(session.explained(seen, error)?))?;
         running
             .done(format_args!("{} containers run what their manifests name", proven.containers));
         let mut status = delivered(session, seen, Reason::Verified);
@@ -318,6 +337,18 @@ impl Program for FluxSeed {
             observed.third_party = proven.third_party;
         }
         Ok(status)
+    }
+
+    fn rendering(&self, stream: &Stream, declared: &[Declared<Delivery>]) -> Option<Rendering> {
+        let Output::Picture(format, file) = &self.output else { return None };
+        let compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        let chain = |document: &Declared<Delivery>| {
+            let lanes = compared.get(document.name.as_str()).cloned();
+            let lanes = lanes.unwrap_or_else(|| picture::unchecked_lanes(stream, document));
+            picture::chain(stream, document, lanes)
+        };
+        let chains = declared.iter().map(chain).collect();
+        Some(Picture { chains }.render(*format, file.clone()))
     }
 
     fn derive(&self, context: &Context<'_>) -> Result<Vec<Derived>, Error> {
@@ -328,6 +359,30 @@ impl Program for FluxSeed {
             Derived::new(name, text.into())
         });
         Ok(derived.collect())
+    }
+}
+
+/// Returns everything that the picture of a Delivery shows.
+fn compared<'a>(
+    session: &'a Session<'_>,
+    seen: &'a ObservedObjects,
+    (left, proof): (&'a [Step], &'a verify::Proof),
+) -> picture::Comparison<'a> {
+    let desired = &session.desired;
+    let live = |id| (id, seen.actual.get(id).map(|live| &live.object));
+    let artifact = desired.artifact.value();
+    picture::Comparison {
+        spec: &session.document.spec,
+        artifact: picture::ArtifactReference {
+            repository: artifact.map_or("", |artifact| &artifact.repository),
+            digest: artifact.map_or("", |artifact| &artifact.digest),
+        },
+        installation: &desired.installation,
+        source: live(&desired.source),
+        kustomization: live(&desired.kustomization),
+        objects: seen.inventory.len(),
+        left,
+        proof,
     }
 }
 

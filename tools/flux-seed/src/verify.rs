@@ -28,7 +28,7 @@ const OWNERS_MAX: usize = 8;
 const DEPTH_MAX: usize = 16;
 
 /// Result of the comparison.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Proof {
     /// Number of containers that run the image of their manifest.
     pub(crate) containers: usize,
@@ -38,33 +38,112 @@ pub(crate) struct Proof {
     pub(crate) wrong: Vec<String>,
     /// Objects that are not finished, as texts for people.
     pub(crate) pending: Vec<String>,
+    /// Flux's message if it rejected the signature. Then no pod was compared.
+    pub(crate) refused: Option<String>,
+    /// Whether Flux reports that it has verified the signature; `None` if the source does not exist.
+    pub(crate) is_signature_verified: Option<bool>,
+    /// Kustomizations whose objects cannot be compared, each with the reason.
+    pub(crate) unreachable: Vec<(Identity, String)>,
+    /// Every container that was compared.
+    pub(crate) checks: Vec<Check>,
+}
+
+/// A container of a delivered pod, and the result of its comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    pub(crate) pod: Identity,
+    /// Object whose manifest declares the container.
+    pub(crate) owner: Identity,
+    /// Manager that applied the manifest.
+    pub(crate) by: Deliverer,
+    /// Name of the container; empty if the result is one of the whole pod.
+    pub(crate) container: String,
+    /// Image that the kubelet reports, with its digest; empty if it has not reported any.
+    pub(crate) image: String,
+    /// Reason why the manifest proves nothing about this container; `None` if it does.
+    pub(crate) unattested: Option<String>,
+    pub(crate) result: CheckResult,
+}
+
+/// Manager that applied a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Deliverer {
+    /// This program, with the installation of Flux.
+    Installation,
+    /// Flux, by a Kustomization.
+    Kustomization(Identity),
+    /// Flux, by a `HelmRelease` of a chart.
+    Release(Identity),
+}
+
+/// Result of one comparison.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CheckResult {
+    /// The container runs an artifact of the stream.
+    Attested,
+    /// The container runs the image that its attested manifest pins.
+    Pinned,
+    /// The container runs another image; holds the reason and the broken link.
+    Wrong(String, BrokenLink),
+    /// The kubelet or the API server has not finished; holds the reason.
+    Pending(String),
+}
+
+/// The link of the chain that a comparison found broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum BrokenLink {
+    /// Between the pod and its attested manifest.
+    Manifest,
+    /// Between the pod and the image that its manifest names.
+    Image,
+}
+
+impl Proof {
+    /// Returns the proof unless it found a difference or an unfinished object.
+    pub(crate) fn judged(self) -> Result<Self, Error> {
+        if let Some(message) = self.refused {
+            return Err(Error::SignatureRefused { message });
+        }
+        match (self.wrong.is_empty(), self.pending.is_empty()) {
+            (true, true) => Ok(self),
+            (true, false) => Err(Error::NotYetProven { what: self.pending, facts: None }),
+            (false, _) => Err(Error::Unproven { what: self.wrong, facts: None }),
+        }
+    }
 }
 
 /// An installed or delivered object, and whether its manifest is attested.
 #[derive(Clone, Debug)]
 struct Origin {
     object: Value,
+    by: Deliverer,
     /// Reason why the manifest is not attested; `None` if it is attested.
     unattested: Option<String>,
 }
 
-/// Proves that the cluster matches `desired` and that every container runs the image of its attested
-/// manifest. `left` are the steps of the plan, which must be none. `attested` are the digests of all
-/// artifacts in the stream.
-pub(crate) fn verify(
+/// Compares the cluster with `desired`, and every container with the image of its attested manifest. `left`
+/// are the steps of the plan, which must be none. `attested` are the digests of all artifacts in the stream.
+/// [`Proof::judged`] says whether the comparison proves anything.
+pub(crate) fn compare(
     reader: &Reader,
     desired: &Desired,
     (seen, left): (&ObservedObjects, &[Step]),
     attested: &BTreeSet<String>,
 ) -> Result<Proof, Error> {
-    observe::signature(desired, seen)?;
     let mut proof = Proof::default();
+    if let Err(Error::SignatureRefused { message }) = observe::signature(desired, seen) {
+        proof.refused = Some(message);
+        return Ok(proof);
+    }
     for step in left {
         // An unfinished reconciliation does not disprove anything: report it as pending.
         let pending = matches!(step, Step::Reconcile { .. });
         if pending { &mut proof.pending } else { &mut proof.wrong }.push(step.to_string());
     }
-    proof.wrong.extend(unverified(desired, seen));
+    proof.is_signature_verified = is_signature_verified(desired, seen);
+    if proof.is_signature_verified == Some(false) {
+        proof.wrong.push(format!("{} does not report a verified signature", desired.source));
+    }
     let origins = origins(reader, desired, seen, &mut proof)?;
     let releases: Vec<_> =
         origins.values().filter(|origin| origin.object["kind"] == "HelmRelease").cloned().collect();
@@ -80,22 +159,17 @@ pub(crate) fn verify(
             containers(&pod, &origin, attested, &mut proof);
         }
     }
-    match (proof.wrong.is_empty(), proof.pending.is_empty()) {
-        (true, true) => Ok(proof),
-        (true, false) => Err(Error::NotYetProven { what: proof.pending, facts: None }),
-        (false, _) => Err(Error::Unproven { what: proof.wrong, facts: None }),
-    }
+    Ok(proof)
 }
 
-/// Returns an error text unless Flux reports that it has verified the signature.
-fn unverified(desired: &Desired, seen: &ObservedObjects) -> Option<String> {
+/// Whether Flux reports that it has verified the signature; `None` if the source does not exist.
+fn is_signature_verified(desired: &Desired, seen: &ObservedObjects) -> Option<bool> {
     let live = seen.actual.get(&desired.source)?;
     let verified = condition(&live.object, "SourceVerified");
-    let is_verified = verified.is_some_and(|condition| {
+    Some(verified.is_some_and(|condition| {
         text(condition, "status") == "True"
             && condition["observedGeneration"] == live.object["metadata"]["generation"]
-    });
-    (!is_verified).then(|| format!("{} does not report a verified signature", desired.source))
+    }))
 }
 
 /// Returns every installed and delivered object by UID. Follows the inventories of nested
@@ -108,27 +182,32 @@ fn origins(
 ) -> Result<BTreeMap<String, Origin>, Error> {
     let mut origins = BTreeMap::new();
     for live in seen.actual.values().filter(|live| live.object["kind"] == "Deployment") {
-        let origin = Origin { object: live.object.clone(), unattested: None };
+        let by = Deliverer::Installation;
+        let origin = Origin { object: live.object.clone(), by, unattested: None };
         origins.insert(uid(&live.object), origin);
     }
     let delivered = seen.inventory.iter().filter_map(|(_, object)| object.clone());
-    let mut next: Vec<(Value, Option<String>, usize)> =
-        delivered.map(|object| (object, None, 0)).collect();
-    while let Some((object, unattested, depth)) = next.pop() {
+    let by = Deliverer::Kustomization(desired.kustomization.clone());
+    let mut next: Vec<(Value, Deliverer, Option<String>, usize)> =
+        delivered.map(|object| (object, by.clone(), None, 0)).collect();
+    while let Some((object, by, unattested, depth)) = next.pop() {
         let id = Identity::of(&object);
         let is_kustomization =
             id.kind == "Kustomization" && id.group() == "kustomize.toolkit.fluxcd.io";
-        let origin = Origin { object: object.clone(), unattested: unattested.clone() };
+        let origin = Origin { object: object.clone(), by, unattested: unattested.clone() };
         if origins.insert(uid(&object), origin).is_some() || !is_kustomization {
             continue;
         }
         if !object["spec"]["kubeConfig"].is_null() || depth > DEPTH_MAX {
-            proof.wrong.push(format!("{id} delivers to another cluster or is nested too deeply, so that it cannot be verified"));
+            let why = "delivers to another cluster or is nested too deeply, so that it cannot be verified";
+            proof.wrong.push(format!("{id} {why}"));
+            proof.unreachable.push((id, why.to_owned()));
             continue;
         }
         let unattested = unattested.or_else(|| other_source(desired, &object));
         for entry in reader.each(inventory(&object), |reader, entry| reader.get(&entry)) {
-            next.extend(entry?.map(|entry| (entry, unattested.clone(), depth + 1)));
+            let by = Deliverer::Kustomization(id.clone());
+            next.extend(entry?.map(|entry| (entry, by, unattested.clone(), depth + 1)));
         }
     }
     Ok(origins)
@@ -167,7 +246,7 @@ fn released(chain: &[Value], releases: &[Origin]) -> Option<Origin> {
         let release = releases.iter().find(|release| is_created_by(owner, release))?;
         let id = Identity::of(&release.object);
         let unattested = Some(format!("{id} created it from a chart, which is not attested"));
-        Some(Origin { object: owner.clone(), unattested })
+        Some(Origin { object: owner.clone(), by: Deliverer::Release(id), unattested })
     })
 }
 
@@ -229,8 +308,19 @@ fn template(object: &Value) -> &Value {
 /// Judges the containers of `pod` and adds the results to `proof`.
 fn containers(pod: &Value, origin: &Origin, attested: &BTreeSet<String>, proof: &mut Proof) {
     let (id, owner) = (Identity::of(pod), Identity::of(&origin.object));
+    let check = |(container, image): (&str, &str), unattested, result| Check {
+        pod: id.clone(),
+        owner: owner.clone(),
+        by: origin.by.clone(),
+        container: container.to_owned(),
+        image: image.to_owned(),
+        unattested,
+        result,
+    };
+    let pending = |why: &str| check(("", ""), None, CheckResult::Pending(why.to_owned()));
     if pod["metadata"]["deletionTimestamp"].is_string() {
         proof.pending.push(format!("{id} is being deleted"));
+        proof.checks.push(pending("the pod is being deleted"));
         return;
     }
     let mut reported = 0;
@@ -251,9 +341,11 @@ fn containers(pod: &Value, origin: &Origin, attested: &BTreeSet<String>, proof: 
             let setter = setter(&origin.object, declared_in, name);
             let expected = Expected { declared, setter, unattested: origin.unattested.as_deref() };
             let digest = image.rsplit_once('@').map_or("", |(_, digest)| digest);
-            match judge(digest, &expected, attested) {
-                Judgement::Attested => proof.containers += 1,
-                Judgement::Pinned => {
+            let mut result = judge(digest, &expected, attested);
+            match &result {
+                CheckResult::Attested => proof.containers += 1,
+                CheckResult::Pending(_) => {} // only a whole pod
+                CheckResult::Pinned => {
                     proof.containers += 1;
                     let image = declared.unwrap_or_default().to_owned();
                     // The status lists the images of Flux's controllers in `observed.images`.
@@ -263,21 +355,31 @@ fn containers(pod: &Value, origin: &Origin, attested: &BTreeSet<String>, proof: 
                         proof.third_party.insert(ThirdParty { image, object: owner.to_string() });
                     }
                 }
-                Judgement::Wrong(why) => {
+                CheckResult::Wrong(why, _) => {
                     let what = format!("container {name} of {id} runs {image}: {why}");
                     // A Job that began before the last change of its CronJob ends by itself.
-                    let is_ending = owner.kind == "CronJob" && attested.contains(digest);
-                    if is_ending { &mut proof.pending } else { &mut proof.wrong }.push(what);
+                    if owner.kind == "CronJob" && attested.contains(digest) {
+                        proof.pending.push(what);
+                        result = CheckResult::Pending(why.clone());
+                    } else {
+                        proof.wrong.push(what);
+                    }
                 }
             }
+            proof.checks.push(check((name, image), expected.unattested(), result));
         }
     }
     let declared = ["initContainers", "containers", "ephemeralContainers"];
     let declared = declared.map(|list| pod["spec"][list].as_array().map_or(0, Vec::len));
     if reported < declared.iter().sum::<usize>() {
-        proof.pending.push(format!("the kubelet has not reported the images of {id} yet"));
+        let why = "the kubelet has not reported the images";
+        proof.pending.push(format!("{why} of {id} yet"));
+        proof.checks.push(pending(&format!("{why} yet")));
     }
 }
+
+/// Reason for a container that is not in the manifest of its object.
+const NOT_DECLARED: &str = "its manifest has no such container";
 
 /// Expected image of a container.
 struct Expected<'a> {
@@ -289,34 +391,34 @@ struct Expected<'a> {
     unattested: Option<&'a str>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Judgement {
-    /// The container runs an artifact of the stream.
-    Attested,
-    /// The container runs the image that its attested manifest pins.
-    Pinned,
-    /// The container runs another image; holds the reason.
-    Wrong(String),
+impl Expected<'_> {
+    /// Returns the reason why the manifest proves nothing about the container.
+    fn unattested(&self) -> Option<String> {
+        let missing = || self.declared.is_none().then_some(NOT_DECLARED);
+        self.unattested.or_else(missing).map(str::to_owned)
+    }
 }
 
 /// Compares the digest of a running container with the expected image.
-fn judge(digest: &str, expected: &Expected<'_>, attested: &BTreeSet<String>) -> Judgement {
+fn judge(digest: &str, expected: &Expected<'_>, attested: &BTreeSet<String>) -> CheckResult {
     let is_attested = attested.contains(digest);
+    let wrong = |why: String, link| CheckResult::Wrong(why, link);
     if let Some(setter) = &expected.setter {
-        return Judgement::Wrong(format!("its image was set by {setter} instead of Flux"));
+        let why = format!("its image was set by {setter} instead of Flux");
+        return wrong(why, BrokenLink::Manifest);
     }
     match (expected.declared, expected.unattested) {
-        (None, _) if is_attested => Judgement::Attested,
-        (None, _) => Judgement::Wrong("its manifest has no such container".to_owned()),
+        (None, _) if is_attested => CheckResult::Attested,
+        (None, _) => wrong(NOT_DECLARED.to_owned(), BrokenLink::Manifest),
         (Some(image), unattested) => match (image.rsplit_once('@'), unattested) {
             (Some((_, pinned)), _) if pinned != digest => {
-                Judgement::Wrong(format!("its manifest names {image}"))
+                wrong(format!("its manifest names {image}"), BrokenLink::Image)
             }
-            _ if is_attested => Judgement::Attested,
-            (_, Some(why)) => Judgement::Wrong(why.to_owned()),
-            (Some(_), None) => Judgement::Pinned,
+            _ if is_attested => CheckResult::Attested,
+            (_, Some(why)) => wrong(why.to_owned(), BrokenLink::Manifest),
+            (Some(_), None) => CheckResult::Pinned,
             (None, None) => {
-                Judgement::Wrong(format!("its manifest names {image} without a digest"))
+                wrong(format!("its manifest names {image} without a digest"), BrokenLink::Image)
             }
         },
     }

@@ -211,6 +211,21 @@ fn a_wait_takes_few_requests_and_ends_with_the_change(lab: &Lab, documents: &[Va
 fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Value]) -> Test {
     let proven = lab.flux_seed("verify", documents).success();
     assert_eq!(reason(&status(&proven)?), "Verified");
+    // `artifact-attest` has not written these documents, so they state no provenance.
+    let drawn = picture(lab, documents, 0)?;
+    for (part, class) in [
+        ("Kustomization<br/>flux-system/prod<br/>as declared", "proven"),
+        ("<br/>verified by Flux", "proven"),
+        ("Deployment<br/>flux-system/flux<br/>container source-controller", "proven"),
+        ("Deployment<br/>default/greeter<br/>container greeter", "proven"),
+        ("<br/>runs Artifact/greeter", "proven"),
+        ("Provenance<br/>missing<br/>Artifact/greeter does not state it", "broken"),
+    ] {
+        assert!(
+            drawn.lines().any(|line| line.contains(part) && line.ends_with(class)),
+            "{part}: {drawn}"
+        );
+    }
 
     // Flux reconciles again at every interval. This is neither drift nor a reason to fail `verify`.
     for (verb, asked) in [("verify -q", "once"), ("plan --check -q", "twice")] {
@@ -248,6 +263,12 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     Ok(())
 }
 
+/// Returns the picture in Mermaid of a run of `verify` that ends with `code`.
+fn picture(lab: &Lab, documents: &[Value], code: i32) -> Test<String> {
+    let run = lab.flux_seed("verify -q --output mermaid", documents).code(code);
+    Ok(String::from_utf8(run.get_output().stdout.clone())?)
+}
+
 /// Valid public key of another signer, in base64. Flux accepts an artifact that one of several keys verifies.
 const FOREIGN_KEY: &str = "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFd1M1cHM2RkNySjNnOUczT1NtSU90UjRPb1BXSwo2aVFsNDM1MThLZ2dsUGFTeDVhZ0FhNVBrM0kvcVU2QUhQL0I0UEZmVVl1cVA4OENGOVlZck5CeDF3PT0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0tCg==";
 
@@ -271,6 +292,15 @@ fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) ->
     let tampered = lab.flux_seed("verify", documents).code(100);
     let message = status(&tampered)?["conditions"][0]["message"].to_string();
     assert!(message.contains("[name=SPY]") && message.contains("kubectl-set"), "{message}");
+    let drawn = picture(lab, documents, 100)?;
+    for part in [
+        "Installation<br/>Flux 2.9.5",
+        "Kustomization<br/>flux-system/prod",
+        "Artifact<br/>deployments",
+    ] {
+        let is_broken = |line: &str| line.contains(part) && line.ends_with(":::broken");
+        assert!(drawn.lines().any(is_broken), "{part}: {drawn}");
+    }
     let drifted = status(&lab.flux_seed("plan --check", documents).code(3))?;
     let steps = drifted["plan"].to_string();
     for field in [

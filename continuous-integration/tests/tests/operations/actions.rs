@@ -406,8 +406,10 @@ impl<'a> Plane<'a> {
         let steps = steps.map(|(program, with)| {
             format!("      - id: {program}\n        uses: ./continuous-integration/actions/{program}\n        with:\n          {with}\n")
         });
+        // The picture of the evidence is in the summary of a step that verifies.
+        let verify = "      - uses: ./continuous-integration/actions/flux-seed\n        with:\n          verb: verify\n          documents: ${{ steps.flux-seed.outputs.documents }}\n";
         let workflow = format!(
-            "on: push\njobs:\n  all:\n    runs-on: ubuntu-latest\n    env:\n      HCLOUD_TOKEN: ${{{{ secrets.HCLOUD_TOKEN }}}}\n      SOPS_AGE_KEY: ${{{{ secrets.SOPS_AGE_KEY }}}}\n    steps:\n      - uses: actions/checkout@v6\n{}",
+            "on: push\njobs:\n  all:\n    runs-on: ubuntu-latest\n    env:\n      HCLOUD_TOKEN: ${{{{ secrets.HCLOUD_TOKEN }}}}\n      SOPS_AGE_KEY: ${{{{ secrets.SOPS_AGE_KEY }}}}\n    steps:\n      - uses: actions/checkout@v6\n{}{verify}",
             steps.concat()
         );
         let file = self.project.root().join("all.yaml");
@@ -428,6 +430,23 @@ impl<'a> Plane<'a> {
         assert_eq!(said("endpoint"), fact("Cluster", "prod", "/status/observed/endpoint")?);
         assert_eq!(said("digest"), fact("Delivery", "prod", "/status/observed/revision")?);
         assert_eq!(said("receipt"), "", "nothing is drained");
+        let summary = run.summary("all");
+        let picture =
+            summary.split("```mermaid\n").nth(1).and_then(|rest| rest.split("\n```").next());
+        let picture = picture.ok_or_else(|| format!("no picture: {summary}"))?;
+        let artifact = document(output, "Artifact", "greeter")?;
+        let mut evidence = artifact["status"]["evidence"].as_array().into_iter().flatten();
+        let commit = evidence.find_map(|evidence| evidence["gitCommit"].as_str());
+        let commit = format!("Commit<br/>{}", &commit.ok_or("no commit")?[..12]);
+        for part in [
+            "Deployment<br/>",
+            "<br/>verified by Flux",
+            &commit,
+            "Branch or tag<br/>zabronax/holistic",
+        ] {
+            assert!(picture.contains(part), "{part}: {picture}");
+        }
+        assert!(!picture.contains(":::broken") && !picture.contains(":::pending"), "{picture}");
         Ok(())
     }
 }

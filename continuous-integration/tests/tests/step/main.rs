@@ -103,6 +103,37 @@ fn text_of_a_document_is_escaped_in_markup_commands_and_outputs() -> Test {
 }
 
 #[test]
+fn summary_of_verify_has_the_picture_unless_the_program_or_the_caller_has_none() -> Test {
+    const FENCE: &str = "\n```mermaid\nflowchart LR\n  a --x b\n```\n";
+    let document = print_document("not proven");
+    for (help, flags, passed, has_picture) in [
+        ("svg, mermaid", "-q", "[verify] [--output] [mermaid=evidence.mmd] [-q] ", true),
+        ("an earlier release", "-q", "[verify] [-q] ", false),
+        ("svg, mermaid", "--output svg=a.svg", "[verify] [--output] [svg=a.svg] ", false),
+        ("svg, mermaid", "-osvg=a.svg", "[verify] [-osvg=a.svg] ", false),
+    ] {
+        let program = format!(
+            r#"[ "$2" != --help ] || {{ echo '{help}'; exit 0; }}
+            for word in "$@"; do
+              case $word in mermaid=*) printf 'flowchart LR\n  a --x b\n' >"${{word#*=}}"; word=mermaid=${{word##*/}};; esac
+              case $word in one | an*) ;; *) printf '[%s] ' "$word" >&2;; esac
+            done
+            {document}; exit 100"#
+        );
+        let step = Step::new(&program)?;
+        let ended = step.command("").env("VERB", "verify").env("FLAGS", flags).output()?;
+        assert_eq!(ended.status.code(), Some(100));
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(said.starts_with(passed), "{said}");
+        let summary = fs::read_to_string(step.path("summary"))?;
+        assert!(summary.contains("not proven"), "{summary}");
+        assert_eq!(summary.contains(FENCE), has_picture, "{summary}");
+        assert_eq!(step.output("digest")?, "one\ntwo", "the documents are on standard output");
+    }
+    Ok(())
+}
+
+#[test]
 fn validation_errors_become_annotations_and_part_of_the_summary() -> Test {
     let mistakes =
         "printf 'error: a.yaml:1:1: kind: 50%% wrong\\n    1 | kind\\nmistakes: 1\\n' >&2; exit 2";

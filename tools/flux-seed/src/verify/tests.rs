@@ -14,7 +14,7 @@ fn workload(image: &str, setter: &str) -> Origin {
                 "f:containers": {"k:{\"name\":\"c\"}": {"f:image": {}}}}}}}}]},
         "spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}},
     });
-    Origin { object, unattested: None }
+    Origin { object, by: Deliverer::Installation, unattested: None }
 }
 
 fn pod(container: &str, image: &str) -> Value {
@@ -128,7 +128,8 @@ fn every_container_of_the_storage_driver_is_listed_as_a_third_party_image() {
         object["spec"]["template"]["spec"]["initContainers"] =
             json!([{"name": "init", "image": "r/init:1@sha256:f"}]);
         let kind = text(&object, "kind").to_owned();
-        let proof = prove(&running(&object), &Origin { object, unattested: None });
+        let by = Deliverer::Installation;
+        let proof = prove(&running(&object), &Origin { object, by, unattested: None });
         assert_eq!((proof.wrong.len(), proof.pending.len()), (0, 0), "{proof:?}");
         assert_eq!(proof.third_party.len(), proof.containers, "{proof:?}");
         listed.insert(kind, proof.containers);

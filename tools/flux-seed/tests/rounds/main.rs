@@ -3,6 +3,7 @@
 mod alone;
 mod cluster;
 mod installation;
+mod picture;
 mod several;
 
 use std::time::Instant;

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Repository | [`RepositoryFacts`], [`repository_of_project`], [`owners_of_project`] | data-drain, artifact-attest, lab |
 //! | Repository | [`repository_id`] | vcs-bootstrap |
-//! | Artifact | [`ArtifactFacts`], [`ImageFacts`], [`attested_digests`], [`manifests_folder`], [`pinned_images`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
+//! | Artifact | [`ArtifactFacts`], [`ImageFacts`], [`attested_digests`], [`artifact_origin`], [`manifests_folder`], [`pinned_images`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
 //! | Cluster | [`ClusterFacts`], [`reader_kubeconfig`], [`project_of_cluster`], [`is_destroyed`] | data-drain, flux-seed |
 //! | Drain | [`drained_claims`] and [`crate::receipts`] | data-drain, flux-seed, talos-provision, vcs-bootstrap |
 //!
@@ -320,6 +320,54 @@ pub fn attested_digests(stream: &Stream) -> BTreeSet<String> {
     let names = documents_of_kind(stream, "Artifact")
         .filter_map(|document| document["metadata"]["name"].as_str());
     names.filter_map(|name| Some(artifact(stream, name).ok()?.digest)).collect()
+}
+
+/// Statements of the documents about the origin of an Artifact. A program that reads them has not proven
+/// them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArtifactOrigin<'a> {
+    /// SHA-256 digest of the public key whose signature was published, in hexadecimal digits.
+    pub key_id: Option<&'a str>,
+    /// SHA-256 digest of the signed provenance, in hexadecimal digits.
+    pub provenance: Option<&'a str>,
+    /// Git commit from which the artifact was built.
+    pub commit: Option<&'a str>,
+    /// URL of the source, or owner and name of the project's repository.
+    pub source: Option<String>,
+    /// Whether a branch or a tag of `source` must contain the commit before `artifact-attest` signs.
+    pub is_source_checked: bool,
+}
+
+/// Returns what the document and the status of an Artifact state about its origin. A fact that is absent
+/// is not stated. `None` when the stream has no such Artifact.
+#[must_use]
+pub fn artifact_origin<'a>(stream: &'a Stream, name: &str) -> Option<ArtifactOrigin<'a>> {
+    let document = stream.document("Artifact", name)?;
+    let evidence = |about: &str, field: &str| {
+        let evidence = document["status"]["evidence"].as_array().into_iter().flatten();
+        let mut evidence = evidence.filter(|evidence| evidence["type"] == about);
+        evidence.find_map(|evidence| evidence[field].as_str())
+    };
+    let spec = &document["spec"];
+    let repository = || {
+        let slug = repository_of_project(stream, spec["project"].as_str()?)?;
+        Some(format!("{}/{}", slug.owner, slug.name))
+    };
+    Some(ArtifactOrigin {
+        key_id: evidence("signature", "keyId"),
+        provenance: evidence("provenance", "sha256"),
+        commit: evidence("source", "gitCommit"),
+        source: spec["source"].as_str().map(str::to_owned).or_else(repository),
+        is_source_checked: spec["sourceCheck"] != "skip",
+    })
+}
+
+/// Returns the name of the Artifact that is Ready and has `digest`. If there are several, the first one.
+#[must_use]
+pub fn artifact_of_digest<'a>(stream: &'a Stream, digest: &str) -> Option<&'a str> {
+    let mut names = documents_of_kind(stream, "Artifact")
+        .filter_map(|document| document["metadata"]["name"].as_str());
+    names.find(|name| artifact(stream, name).is_ok_and(|facts| facts.digest == digest))
 }
 
 /// Returns the folder from which an Artifact of manifests is built.

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use contract::facts::{
-    self, ArtifactFacts, ClusterFacts, RepositoryFacts, RepositorySlug, in_any_state,
+    self, ArtifactFacts, ArtifactOrigin, ClusterFacts, RepositoryFacts, RepositorySlug,
+    in_any_state,
 };
 use documents::Stream;
 use serde_json::Value;
@@ -125,6 +126,25 @@ fn declarations_of_other_programs_are_read_from_documents_of_the_group_only() {
 }
 
 #[test]
+fn origin_of_an_artifact_is_what_its_document_and_status_state() {
+    let stream = stream();
+    let stated = ArtifactOrigin {
+        key_id: Some("dcba"),
+        provenance: Some("abcd"),
+        commit: Some("f00dcafe"),
+        source: Some("zabronax/holistic".to_owned()),
+        is_source_checked: true,
+    };
+    assert_eq!(facts::artifact_origin(&stream, "deployments"), Some(stated));
+    let source = Some("https://git.example/greeter".to_owned());
+    let unstated = ArtifactOrigin { source, ..ArtifactOrigin::default() };
+    assert_eq!(facts::artifact_origin(&stream, "planned"), Some(unstated));
+    assert_eq!(facts::artifact_origin(&stream, "absent"), None);
+    assert_eq!(facts::artifact_of_digest(&stream, DIGEST), Some("deployments"));
+    assert_eq!(facts::artifact_of_digest(&stream, "known after apply"), None, "it is not Ready");
+}
+
+#[test]
 fn the_number_of_a_repository_is_read_from_its_own_status_only() {
     let stream = stream();
     let status = &stream.document("Repository", "holistic").expect("a document")["status"];
@@ -160,19 +180,24 @@ fn every_path_of_a_fact_is_in_the_schema_of_the_program_that_writes_it() {
         ("vcs-bootstrap", &["status", "observed"][..], &["cloneUrl", "owner", "name", "id"][..]),
         ("vcs-bootstrap", &["spec"], &["project", "owner"]),
         ("artifact-attest", &["status", "observed"], &["reference", "digest", "publicKey"]),
+        ("artifact-attest", &["spec"], &["project"]),
         ("artifact-attest", &["spec", "manifests"], &["path"]),
         ("artifact-attest", &["spec", "build"], &["flake"]),
         ("talos-provision", &["status", "observed"], &["endpoint"]),
         ("talos-provision", &["spec"], &["project"]),
         ("data-drain", &["spec"], &["cluster", "sources"]),
+        ("artifact-attest", &["status", "evidence"], &["type"]),
     ] {
         let file = tools.join(program).join("schema.json");
         let schema = fs::read_to_string(&file).expect("a schema");
         let schema: Value = serde_json::from_str(&schema).expect("JSON");
         let object = resolve(&schema, path);
+        let object = object.get("items").map_or(object, |items| dereference(&schema, items));
         let required = object["required"].as_array().expect("required fields");
         let optional: &[&str] = match (program, path) {
             ("artifact-attest", ["spec", "manifests"]) => &["images"],
+            ("artifact-attest", ["spec"]) => &["source", "sourceCheck"],
+            ("artifact-attest", ["status", "evidence"]) => &["gitCommit", "sha256", "keyId"],
             ("artifact-attest", ["status", ..]) => &["size", "platform", "commit", "version"],
             _ => &[],
         };

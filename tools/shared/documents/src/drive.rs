@@ -1,12 +1,13 @@
 //! The order of operations: every owned document goes through a verb, then the stream is written.
 
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
 
 use crate::context::{Context, Dependency};
 use crate::document::{Kind, StatusOf};
 use crate::engine;
 use crate::parallel::parallel_map;
 use crate::program::{Intent, Program};
+use crate::rendering::Rendering;
 use crate::stream::Stream;
 use crate::verb::{Output, Verb};
 use crate::{Declared, Error, Exit, Status, bug, derived};
@@ -20,7 +21,8 @@ pub fn start(name: &'static str, output: Output) {
 }
 
 /// Runs one verb of the program `name`, whose command line is `C`. `program` constructs the program after every document has been
-/// read, and may report more validation errors; no remote service has been contacted by then.
+/// read, and may report more validation errors; no remote service has been contacted by then. The
+/// program itself handles the options `V` of its command line.
 ///
 /// # Errors
 ///
@@ -28,9 +30,10 @@ pub fn start(name: &'static str, output: Output) {
 /// written to the status of the document, and counts in the exit status.
 pub fn run<C: CommandFactory, P: Program>(
     name: &'static str,
-    verb: &Verb,
+    verb: &Verb<impl Args>,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
 ) -> Result<Exit, Error> {
+    let verb = &verb.shared();
     let target = match verb {
         Verb::Schema => {
             crate::print([&crate::schema::<P::Kind>()])?;
@@ -44,25 +47,34 @@ pub fn run<C: CommandFactory, P: Program>(
         }
         Verb::Plan { target, .. }
         | Verb::Apply(target)
-        | Verb::Verify(target)
+        | Verb::Verify { target, .. }
         | Verb::Destroy(target)
         | Verb::Derive { target, .. } => target,
     };
     start(name, target.output);
     let mut stream = bug::caught(|| Stream::read(&target.documents))?;
-    let exit = bug::caught(|| drive(name, &mut stream, verb, program))??;
-    stream.write()?;
+    let (exit, rendering) = bug::caught(|| drive(name, &mut stream, verb, program))??;
+    match rendering {
+        Some(Rendering { text, file: None }) => crate::write::print_text(text.as_bytes())?,
+        Some(Rendering { text, file: Some(file) }) => {
+            // The documents are written first, because the next program needs them and not the picture.
+            stream.write()?;
+            std::fs::write(&file, text)
+                .map_err(|source| Error::NotWritten { path: file, source })?;
+        }
+        None => stream.write()?,
+    }
     Ok(exit)
 }
 
 /// Runs `verb` on every owned document of `stream`, each after its dependencies; for `destroy`, before
-/// them.
+/// them. Returns also the program's rendering of the result.
 fn drive<P: Program>(
     name: &str,
     stream: &mut Stream,
     verb: &Verb,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
-) -> Result<Exit, Error> {
+) -> Result<(Exit, Option<Rendering>), Error> {
     let declared = stream.documents_of::<P::Kind>();
     for document in &declared {
         for dependency in P::dependencies(document) {
@@ -101,7 +113,7 @@ fn drive<P: Program>(
         }
         left = rest;
     }
-    Ok(exit)
+    Ok((exit, program.rendering(stream, &declared)))
 }
 
 /// New status of one document.
@@ -120,7 +132,7 @@ fn is_blocked_by<P: Program>(
     failed: &Declared<P::Kind>,
 ) -> bool {
     match verb {
-        Verb::Apply(_) | Verb::Verify(_) => refers::<P>(document, failed),
+        Verb::Apply(_) | Verb::Verify { .. } => refers::<P>(document, failed),
         Verb::Destroy(_) => refers::<P>(failed, document),
         Verb::Plan { .. } | Verb::Derive { .. } | Verb::Schema | Verb::Completion { .. } => false,
     }
@@ -195,7 +207,7 @@ fn run_verb<P: Program>(
             ready::<P>(context)?;
             engine::run(program, context, Intent::Apply).map(done)
         }
-        Verb::Verify(_) => {
+        Verb::Verify { .. } => {
             ready::<P>(context)?;
             engine::run(program, context, Intent::Verify).map(done)
         }

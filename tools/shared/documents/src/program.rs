@@ -7,6 +7,8 @@ use crate::context::{Context, Dependency};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Kind, StatusOf};
 use crate::plan::Plan;
+use crate::rendering::Rendering;
+use crate::stream::Stream;
 use crate::{Declared, Derived, Error};
 
 /// Permission to change the world. Every writer takes one.
@@ -303,6 +305,12 @@ pub trait Program: Sync {
         observation: &Self::Observation,
         steps: Vec<StepOf<Self>>,
     ) -> Result<StatusOf<Self::Kind>, Self::Error>;
+
+    /// Returns another form of the result of the whole run, if the command line asks for one. `stream` has
+    /// the new statuses of the `declared` documents.
+    fn rendering(&self, _stream: &Stream, _declared: &[Declared<Self::Kind>]) -> Option<Rendering> {
+        None
+    }
 
     /// Returns everything that derives from the root for the document.
     ///

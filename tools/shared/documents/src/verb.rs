@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// The verbs of every program.
+/// The verbs of every program. `V` has the options of `verify` that only one program has.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Verb {
+pub enum Verb<V: Args = NoOptions> {
     /// Print the steps that `apply` would execute, without executing them
     Plan {
         #[command(flatten)]
@@ -22,7 +22,14 @@ pub enum Verb {
     /// Execute the steps, then observe the result
     Apply(Target),
     /// Prove from evidence that the observed state is the declared one
-    Verify(Target),
+    Verify {
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "its own doc comments are the help")]
+        target: Target,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the doc comments of its fields are the help")]
+        options: V,
+    },
     /// Remove what `apply` created, and nothing else
     Destroy(Target),
     /// Write every value derived from the root for the documents, secrets included, to files
@@ -48,6 +55,29 @@ pub enum Verb {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+}
+
+/// Options of a program that has none of its own.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct NoOptions {}
+
+impl<V: Args> Verb<V> {
+    /// Returns the verb without the options of one program.
+    pub(crate) fn shared(&self) -> Verb {
+        match self {
+            Self::Plan { target, check, destroy } => {
+                Verb::Plan { target: target.clone(), check: *check, destroy: *destroy }
+            }
+            Self::Apply(target) => Verb::Apply(target.clone()),
+            Self::Verify { target, .. } => {
+                Verb::Verify { target: target.clone(), options: NoOptions {} }
+            }
+            Self::Destroy(target) => Verb::Destroy(target.clone()),
+            Self::Derive { target, to } => Verb::Derive { target: target.clone(), to: to.clone() },
+            Self::Schema => Verb::Schema,
+            Self::Completion { shell } => Verb::Completion { shell: *shell },
+        }
+    }
 }
 
 /// Input documents and options for messages.

@@ -14,7 +14,7 @@ use crate::document::Kind;
 use crate::plan::Plan;
 use crate::program::{Opened, OpenedBy, WritePermit};
 use crate::step::tests::Change;
-use crate::verb::Target;
+use crate::verb::{NoOptions, Target};
 
 /// A document that may refer to another of its kind, and to a `Cluster`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -147,7 +147,7 @@ fn driven(verb: &Verb, text: &str) -> Result<(Vec<String>, Vec<String>, Exit), E
     let file = folder.path().join("documents.yaml");
     fs::write(&file, text)?;
     let (diary, mut stream) = (Diary::default(), Stream::read(&[file]));
-    let exit = drive("diary", &mut stream, verb, |_, _| &diary)?;
+    let (exit, _) = drive("diary", &mut stream, verb, |_, _| &diary)?;
     let reason = |document: &serde_json::Value| {
         document["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
     };
@@ -203,7 +203,10 @@ fn unready_dependency_stops_apply_and_verify_but_not_plan() -> Result<(), Error>
     let text = document("Cluster", "edge", "", Some(false))
         + &document("Service", "web", r#""host":"edge""#, None)
         + &document("Service", "mail", r#""service":"web""#, None);
-    for verb in [Verb::Apply(Target::default()), Verb::Verify(Target::default())] {
+    for verb in [
+        Verb::Apply(Target::default()),
+        Verb::Verify { target: Target::default(), options: NoOptions {} },
+    ] {
         let (asked, reasons, exit) = driven(&verb, &text)?;
         assert_eq!(asked, [""; 0], "nothing is touched");
         assert_eq!(reasons, ["NotConverged", "DependencyNotReady", "DependencyNotReady"]);
