@@ -14,7 +14,7 @@ let
 
   # Commands of other projects that the tasks, the lab and the programs run. Nix is not in the list, because the user has installed it.
   runtime = with pkgs; [
-    age bashInteractive cni-plugins containerd coreutils crun curl findutils gcc git gnused gnutar go iproute2 jq openssl python3 util-linux xz zstd
+    age bashInteractive cni-plugins containerd coreutils crun curl findutils gcc git git-lfs gnused gnutar go iproute2 jq openssl python3 util-linux xz zstd
     (runCommand "docker-registry" { } "mkdir -p $out/bin; ln -s ${distribution}/bin/registry $out/bin/docker-registry") # Debian's name of the program
   ];
 

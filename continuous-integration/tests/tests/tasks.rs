@@ -1,6 +1,7 @@
 //! The tasks before they build or destroy: the list of missing requirements, and the question. Stand-ins on
 //! PATH replace the programs that a task calls, so that nothing is built or destroyed.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -216,6 +217,15 @@ fn the_check_knows_every_package_that_the_lab_installs() -> Test {
     let line = task.lines().find_map(|line| line.strip_prefix("lab_packages=\""));
     let line = line.ok_or("no packages")?.trim_end_matches('"');
     assert_eq!(line.split(' ').collect::<Vec<_>>(), installed);
+    // `tasks/test` installs further packages. Those that a shell always has as a command are no package.
+    let test = fs::read_to_string(root().join("tasks/test"))?;
+    let needs = test.lines().filter_map(|line| line.strip_prefix("need "));
+    let needs = needs.flat_map(|line| line.split(" #").next().unwrap_or_default().split(' '));
+    let needs: BTreeSet<_> =
+        needs.filter(|pair| !installed.iter().any(|known| known == pair)).collect();
+    let line = task.lines().find_map(|line| line.strip_prefix("test_packages=\""));
+    let line = line.ok_or("no packages of the tests")?.trim_end_matches('"');
+    assert_eq!(line.split(' ').collect::<BTreeSet<_>>(), needs);
     Ok(())
 }
 

@@ -9,3 +9,5 @@ pub(crate) mod git;
 pub(crate) mod gitea;
 pub(crate) mod github;
 pub(crate) mod http;
+pub(crate) mod lfs;
+pub(crate) mod lfs_server;

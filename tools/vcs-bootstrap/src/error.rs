@@ -213,6 +213,14 @@ pub enum Error {
         /// Reason and help for this message.
         verdict: Verdict,
     },
+    /// The objects of Git LFS cannot be uploaded.
+    #[error("the objects of Git LFS cannot be uploaded: {message}")]
+    UploadRefused {
+        /// Message of the forge or of git-lfs.
+        message: String,
+        /// Reason and help for this message.
+        verdict: Verdict,
+    },
     /// Conflicts prevent the declared state.
     #[error("{}", .0.iter().map(|refusal| refusal.what.as_str()).collect::<Vec<_>>().join("; "))]
     Blocked(Vec<Refusal>),
@@ -252,7 +260,9 @@ impl Diagnostic for Error {
             Self::GitSlow { .. } => Reason::TimedOut,
             Self::GitFailed { .. } => Reason::GitFailed,
             Self::NoHistory { .. } => Reason::NoHistory,
-            Self::PushRefused { verdict, .. } => verdict.reason,
+            Self::PushRefused { verdict, .. } | Self::UploadRefused { verdict, .. } => {
+                verdict.reason
+            }
             Self::SignInPage { .. } => Reason::Redirected,
             Self::TokenUnusable { .. } => Reason::SecretUnavailable,
             Self::NotCovered { .. } => Reason::NotCovered,
@@ -354,7 +364,7 @@ impl Diagnostic for Error {
             Self::GitFailed { .. } => {
                 "correct the cause in Git's message, then run the same command again"
             }
-            Self::PushRefused { verdict, .. } => verdict.help,
+            Self::PushRefused { verdict, .. } | Self::UploadRefused { verdict, .. } => verdict.help,
             Self::SignInPage { .. } => {
                 "check that spec.endpoints.forge is the API itself, not behind a page to sign in"
             }
@@ -415,6 +425,7 @@ impl Diagnostic for Error {
             | Self::NoGit(_)
             | Self::NoHistory { .. }
             | Self::PushRefused { .. }
+            | Self::UploadRefused { .. }
             | Self::Blocked(_)
             | Self::Unproven(_) => Exit::Permanent,
         }

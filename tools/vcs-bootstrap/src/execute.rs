@@ -9,6 +9,7 @@ use documents::{Reason, WritePermit, pause};
 use crate::Error;
 use crate::clients::forge::{ForgeRepository, Reader, Writer};
 use crate::clients::git;
+use crate::clients::lfs_server::LfsServer;
 use crate::model::{OwnershipRecord, Readable};
 use crate::observe::Observation;
 use crate::ownership::VARIABLE;
@@ -62,6 +63,7 @@ impl Execution<'_, '_> {
             }
             Step::ChangeSettings { to, .. } => writer.change(to)?,
             Step::Publish {} => writer.publish()?,
+            Step::UploadLfsObjects { .. } => detail = self.upload_lfs()?,
             Step::Push { branch, to, tags, .. } => {
                 self.push(Some((branch, to)), tags)?;
                 detail.clone_from(to);
@@ -100,6 +102,21 @@ impl Execution<'_, '_> {
             }
         }
         Ok(detail)
+    }
+
+    /// Uploads the objects of Git LFS that the history to be pushed names.
+    fn upload_lfs(&self) -> Result<String, Error> {
+        let history = self.session.declaration.desired.history.as_ref();
+        let head = history.and_then(|history| Some((&*history.branch, &**history.commit.value()?)));
+        let (Some(head), Some(objects)) = (head, self.observation.lfs.value()) else {
+            return Err(documents::Error::out_of_order().into());
+        };
+        let token = self.session.remote.token()?;
+        let origin = GitOrigin { url: self.git()?, token: &token };
+        let server = LfsServer::at(&origin, self.session.document())?;
+        let missing = server.missing(objects, self.permit)?;
+        server.upload(head, &missing, self.permit)?;
+        Ok(format!("{} of {} were missing", missing.len(), objects.len()))
     }
 
     /// Pushes a branch and tags.

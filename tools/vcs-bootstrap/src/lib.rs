@@ -149,7 +149,7 @@ impl Program for VcsBootstrap {
         step_context: &mut StepContext,
         _: &WritePermit,
     ) -> Result<(), Error> {
-        check_push(steps)?;
+        check_push(observation, steps)?;
         step_context.covered_refs = session.check_deletion(observation, steps)?;
         Ok(())
     }
@@ -186,7 +186,7 @@ impl Program for VcsBootstrap {
             let refusal = session.check_deletion(observation, &steps).err();
             return Ok(status::removal_planned(session, observation, steps, refusal.as_ref()));
         }
-        check_push(&steps)?;
+        check_push(observation, &steps)?;
         Ok(status::planned(session, observation, steps, session.plan(observation, intent).refused))
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use documents::Reason;
 use schemars::JsonSchema;
@@ -55,6 +56,20 @@ pub struct Refusal {
     /// Help for this cause.
     pub help: String,
 }
+
+/// Object of Git LFS: the content of a file, for which a history has a pointer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LfsObject {
+    /// Path of the file in the history.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// File on this machine that has the content.
+    pub stored: PathBuf,
+}
+
+/// Objects of Git LFS, by the SHA-256 digest of their content in lower-case hex.
+pub type LfsObjects = BTreeMap<String, LfsObject>;
 
 /// Settings of a repository. In a declaration, `None` leaves a setting unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]

@@ -13,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 use crate::Error;
 use crate::clients::connection::Remote;
 use crate::clients::forge::{ForgeRepository, Reader};
-use crate::clients::git;
+use crate::clients::{git, lfs};
 use crate::model::{
-    Desired, Head, Ownership, OwnershipRecord, Present, Readable, Refusal, RepositorySlug, Rule,
-    SeenKey, Settings,
+    Desired, Head, LfsObjects, Ownership, OwnershipRecord, Present, Readable, Refusal,
+    RepositorySlug, Rule, SeenKey, Settings,
 };
 use crate::ownership::{OwnershipKey, VARIABLE};
 use crate::spec::Push;
@@ -113,6 +113,35 @@ pub(crate) struct Observation {
     pub(crate) actual: Option<Present>,
     /// Whether the repository has an ownership record, valid or not.
     pub(crate) recorded: bool,
+    /// Objects of Git LFS that the history to be pushed names, or the reason why it cannot be pushed
+    /// completely. Empty when no push is due.
+    pub(crate) lfs: Readable<LfsObjects>,
+}
+
+/// Returns the commit to be pushed, and the commit of the forge's branch; `None` when no push is due.
+fn due<'a>(
+    desired: &'a Desired,
+    actual: Option<&'a Present>,
+) -> Option<(&'a str, Option<&'a str>)> {
+    let history = desired.history.as_ref().filter(|history| history.push != Push::Never)?;
+    let commit = history.commit.value()?;
+    match actual.map_or(Some(&Head::Absent), |actual| actual.head.value())? {
+        Head::Absent => Some((commit, None)),
+        Head::Behind(from) if history.push == Push::FastForward => Some((commit, Some(from))),
+        Head::Same | Head::Behind(_) | Head::Ahead(_) | Head::Elsewhere(_) => None,
+    }
+}
+
+/// Reads the pointers of the history to be pushed from the local repository.
+fn lfs_objects(
+    desired: &Desired,
+    actual: Option<&Present>,
+    endpoint: &contract::Forge,
+) -> Result<Readable<LfsObjects>, Error> {
+    match due(desired, actual) {
+        Some((commit, from)) => lfs::objects(commit, from, endpoint, &desired.place),
+        None => Ok(Readable::Value(LfsObjects::new())),
+    }
 }
 
 /// Observes the repository. Lists are read only where `desired` or the ownership record has an entry.
@@ -127,7 +156,8 @@ pub(crate) fn observe(
     refs: impl FnOnce(&ForgeRepository) -> Result<Readable<Refs>, Error> + Send,
 ) -> Result<Observation, Error> {
     let Some(mut found) = reader.find(earlier, former)? else {
-        return Ok(Observation { found: None, actual: None, recorded: false });
+        let lfs = lfs_objects(desired, None, &reader.0.endpoint)?;
+        return Ok(Observation { found: None, actual: None, recorded: false, lfs });
     };
     let (refs, (administrator, lists)) = parallel_join(
         || refs(&found),
@@ -164,7 +194,8 @@ pub(crate) fn observe(
         variables,
         deploy_keys,
     };
-    Ok(Observation { found: Some(found), actual: Some(actual), recorded })
+    let lfs = lfs_objects(desired, Some(&actual), &reader.0.endpoint)?;
+    Ok(Observation { found: Some(found), actual: Some(actual), recorded, lfs })
 }
 
 /// The ownership record, and the lists that it covers.

@@ -6,8 +6,8 @@ use documents::Reason;
 use sections::Sections;
 
 use crate::model::{
-    ActualState, Desired, Head, Ownership, OwnershipRecord, Present, Pushed, Readable, Refusal,
-    Settings,
+    ActualState, Desired, Head, LfsObjects, Ownership, OwnershipRecord, Present, Pushed, Readable,
+    Refusal, Settings,
 };
 use crate::spec::{Mode, OnDestroy, Push};
 use crate::step::Step;
@@ -23,6 +23,21 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Parts that cannot be planned, each with its reason and help.
     pub refused: Vec<Refusal>,
+}
+
+impl Plan {
+    /// Adds the upload of `objects` before the push of the history that names them. Forges accept a history
+    /// without its objects (Gitea 1.26), or reject it (GH008 of GitHub).
+    #[must_use]
+    pub fn with_lfs(mut self, objects: &LfsObjects) -> Self {
+        let push = self.steps.iter().position(|step| matches!(step, Step::Push { .. }));
+        if let Some(push) = push.filter(|_| !objects.is_empty()) {
+            let bytes = objects.values().map(|object| object.size).sum();
+            let upload = Step::UploadLfsObjects { objects: objects.len(), bytes };
+            self.steps.insert(push, upload);
+        }
+        self
+    }
 }
 
 /// Returns the steps from `actual` to the `desired` state.

@@ -5,6 +5,8 @@
 
 use documents::Reason;
 
+pub(crate) mod uploads;
+
 /// Cause and help of a rejected git command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -40,8 +42,8 @@ const PUSHES: &[Row] = &[
     (
         &["gh008", "unknown git lfs object", "lfs objects are missing"],
         Reason::NotInCommit,
-        "the history contains Git LFS pointers without their objects: upload them with \
-         `git lfs push --all`, or take the files out of LFS with `git lfs migrate export`",
+        "the forge lacks objects of Git LFS that the history names: upload them from a clone that has \
+         them with `git lfs push --all`, or take the files out of LFS with `git lfs migrate export`",
     ),
     (
         &["gh001", "large files detected", "file size limit"],

@@ -9,7 +9,7 @@ use crate::clients::connection::{Forge, Remote, Services};
 use crate::clients::forge::Reader;
 use crate::clients::git;
 use crate::desired::{self, Declaration, Source};
-use crate::model::{Head, Present, RepositorySlug};
+use crate::model::{Head, Present, Readable, RepositorySlug};
 use crate::observe::{self, Observation};
 use crate::ownership::OwnershipKey;
 use crate::plan::Plan;
@@ -68,6 +68,11 @@ impl<'a> Session<'a> {
         Ok(Self { context, projects, remote, ownership, declaration, earlier, former })
     }
 
+    /// Returns the name of the document, for messages.
+    pub(crate) fn document(&self) -> &str {
+        self.context.document.name.as_str()
+    }
+
     pub(crate) fn observe(&self) -> Result<Observation, Error> {
         let desired = &self.declaration.desired;
         let refs = |found: &_| observe::refs(found, desired, &self.remote);
@@ -80,7 +85,11 @@ impl<'a> Session<'a> {
         if intent.is_removal() {
             plan::plan_destroy(desired, &observation.actual)
         } else {
-            plan::plan(desired, &observation.actual)
+            let plan = plan::plan(desired, &observation.actual);
+            match &observation.lfs {
+                Readable::Value(objects) => plan.with_lfs(objects),
+                Readable::Denied(_) => plan,
+            }
         }
     }
 
@@ -124,13 +133,12 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Checks before any step that every object of the history can be pushed.
-pub(crate) fn check_push(steps: &[Step]) -> Result<(), Error> {
-    for step in steps {
-        let Step::Push { from, to, .. } = step else { continue };
-        if let Some(refusal) = git::unpushable(to, from.as_deref())? {
-            return Err(Error::Blocked(vec![refusal]));
+/// Checks before any step that the history can be pushed completely, with its objects of Git LFS.
+pub(crate) fn check_push(observation: &Observation, steps: &[Step]) -> Result<(), Error> {
+    match &observation.lfs {
+        Readable::Denied(refusal) if steps.iter().any(|step| matches!(step, Step::Push { .. })) => {
+            Err(Error::Blocked(vec![refusal.clone()]))
         }
+        Readable::Denied(_) | Readable::Value(_) => Ok(()),
     }
-    Ok(())
 }

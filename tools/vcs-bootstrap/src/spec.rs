@@ -115,7 +115,8 @@ pub struct Features {
     pub projects: Option<bool>,
 }
 
-/// History to push from the Git repository in the current directory.
+/// History to push from the Git repository in the current directory. Contents in Git LFS that it names are
+/// uploaded before the push, with git-lfs.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct History {

@@ -49,6 +49,13 @@ pub enum Step {
         /// Declared values of the settings that change.
         to: Settings,
     },
+    /// Upload the contents of files in Git LFS that the pushed history names, if the forge lacks them.
+    UploadLfsObjects {
+        /// Number of objects. Files with the same content are one object.
+        objects: usize,
+        /// Size of all objects in bytes.
+        bytes: u64,
+    },
     /// Push a branch, as a fast-forward.
     Push {
         /// Branch, for example `main`.
@@ -184,6 +191,7 @@ impl documents::Step for Step {
             | Self::WriteSecret { because: Because::Absent, .. }
             | Self::PutRule { from: None, .. }
             | Self::WriteVariable { from: None, .. }
+            | Self::UploadLfsObjects { .. }
             | Self::PushTags { .. }
             | Self::Push { from: None, .. } => Effect::Create,
             Self::Rename { .. }
@@ -220,6 +228,10 @@ impl fmt::Display for Step {
             Self::Record { .. } => write!(f, "record what vcs-bootstrap made"),
             Self::ChangeSettings { from, to } => {
                 write!(f, "change settings: {}", differences(&json!(from), &json!(to)))
+            }
+            Self::UploadLfsObjects { objects, bytes } => {
+                let plural = if *objects == 1 { "" } else { "s" };
+                write!(f, "upload {objects} object{plural} of Git LFS: {bytes} bytes")
             }
             Self::Push { branch, from, to, tags } => {
                 let from =

@@ -7,15 +7,17 @@
 //! **Invariant:** contents that no receipt covers are deleted only if the document declares
 //! `dataOnDestroy: discard`.
 
-use documents::Reason;
+use std::collections::BTreeSet;
 use std::path::Path;
+
+use documents::Reason;
 
 use ::git::Origin as GitOrigin;
 
 use crate::Error;
 use crate::clients::connection::{Forge, Remote};
 use crate::clients::forge::ForgeRepository;
-use crate::clients::git;
+use crate::clients::{git, lfs};
 use crate::model::{Readable, Refusal};
 
 /// Returns the contents of the repository beside its Git history, as an error lists them.
@@ -98,5 +100,7 @@ fn lfs_files(origin: &GitOrigin<'_>) -> Result<Vec<String>, Error> {
         let arguments = ["config", "--remove-section", section];
         ::git::run(&arguments, &mirror, None).map_err(Error::NoGit)?;
     }
-    Ok(git::pointers(Path::new(&*folder), &["--all"])?.into_iter().collect())
+    let pointers = lfs::pointers(Path::new(&*folder), &["--all"])?;
+    let files: BTreeSet<_> = pointers.into_iter().map(|(path, _)| path).collect();
+    Ok(files.into_iter().collect())
 }

@@ -1,7 +1,9 @@
-//! Histories with files in Git LFS. Only the pointers are in the history, and git-lfs uploads their content,
-//! so this program pushes no pointer. Uses the mock of GitHub.
+//! Histories with files in Git LFS, on a machine without git-lfs. Only the pointers are in the history, and git-lfs
+//! uploads their content, so this program pushes no pointer then. Uses the mock of GitHub.
 
 mod common;
+#[path = "common/lfs.rs"]
+mod lfs;
 #[path = "common/mock.rs"]
 mod mock;
 
@@ -16,7 +18,15 @@ use testing::git::git;
 const SPEC: &str = "owner: owner, history: {push: fastForward}";
 
 const VERSION: &str = "version https://git-lfs.github.com/spec/v1";
+const DIGEST: &str = "sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393";
 const OID: &str = "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393";
+
+/// Starts a forge for a machine without git-lfs.
+fn without_lfs() -> Test<Setup> {
+    let mut setup = Setup::new(SPEC)?;
+    setup.sandbox.programs = lfs::programs(&setup.sandbox, &["git", "sh"])?.into();
+    Ok(setup)
+}
 
 fn pointer() -> String {
     format!("{VERSION}\n{OID}\nsize 12345\n")
@@ -38,7 +48,7 @@ fn references(github: &GitHub) -> Test<Vec<String>> {
 
 #[test]
 fn pointers_on_branches_and_tags_that_are_not_pushed_are_no_obstacle() -> Test {
-    let setup = Setup::new(SPEC)?;
+    let setup = without_lfs()?;
     let git = |arguments: &[&str]| setup.sandbox.git(arguments);
     git(&["checkout", "--quiet", "-b", "models"])?;
     commit(&setup, "model.bin", &pointer())?;
@@ -60,7 +70,7 @@ fn pointers_on_branches_and_tags_that_are_not_pushed_are_no_obstacle() -> Test {
 #[test]
 fn pointer_that_only_a_tag_of_the_pushed_history_still_shows_is_an_error() -> Test {
     for tag in [&["tag", "v1"][..], &["tag", "--annotate", "--message=first", "v1"]] {
-        let setup = Setup::new(SPEC)?;
+        let setup = without_lfs()?;
         commit(&setup, "model.bin", &pointer())?;
         setup.sandbox.git(tag)?;
         setup.sandbox.git(&["rm", "--quiet", "model.bin"])?;
@@ -79,7 +89,7 @@ fn pointer_that_only_a_tag_of_the_pushed_history_still_shows_is_an_error() -> Te
 // now: only a pointer in the pushed history is an obstacle
 #[test]
 fn attributes_filters_and_hooks_of_lfs_without_pointers_are_no_obstacle() -> Test {
-    let setup = Setup::new(SPEC)?;
+    let setup = without_lfs()?;
     let text = "content that is in the history\n";
     commit(&setup, "model.bin", text)?;
     commit(&setup, ".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")?;
@@ -106,9 +116,9 @@ fn attributes_filters_and_hooks_of_lfs_without_pointers_are_no_obstacle() -> Tes
 
 #[test]
 fn every_form_of_a_pointer_is_found_and_nothing_else() -> Test {
-    let extension = format!("{VERSION}\next-0-case {OID}\n{OID}\nsize 1\n");
+    let extension = format!("{VERSION}\next-0-case {DIGEST}\n{OID}\nsize 1\n");
     let older = format!("version https://hawser.github.com/spec/v1\n{OID}\nsize 1\n");
-    let largest = format!("{VERSION}\next-0-{} {OID}\n{OID}\nsize 1\n", "x".repeat(800));
+    let largest = format!("{VERSION}\next-0-{} {DIGEST}\n{OID}\nsize 1\n", "x".repeat(800));
     assert!(largest.len() < 1024);
     let larger = format!("{VERSION}\n{}\n", "x".repeat(1024));
     let carriage = pointer().replace('\n', "\r\n");
@@ -122,15 +132,19 @@ fn every_form_of_a_pointer_is_found_and_nothing_else() -> Test {
         ("carriage", carriage, true),
         ("larger", larger, false),
         ("quoted.md", format!("A pointer:\n{}", pointer()), false),
-        ("indented", format!(" {}", pointer()), false),
+        ("indented", format!(" {}", pointer()), true),
+        ("alpha", format!("version http://git-media.io/v/2\n{OID}\nsize 1\n"), true),
+        ("without a size", format!("{VERSION}\n{OID}\n"), false),
+        ("later", format!("version https://git-lfs.github.com/spec/v9\n{OID}\nsize 1\n"), false),
         ("about", "version 2\n".to_owned(), false),
         ("empty", String::new(), false),
     ] {
-        let setup = Setup::new(SPEC)?;
+        let setup = without_lfs()?;
         commit(&setup, file, &text)?;
         if is_pointer {
             let said = setup.assert_refused("plan", "NotInCommit")?;
             assert!(said.contains("Git LFS keeps the content of"), "{file}: {said}");
+            assert!(said.contains("install git-lfs"), "{file}: {said}");
         } else {
             setup.run("plan").success();
         }
@@ -144,7 +158,7 @@ fn every_form_of_a_pointer_is_found_and_nothing_else() -> Test {
 // now: what the forge has already is not examined again; a new pointer is an error
 #[test]
 fn history_that_the_forge_has_already_is_followed_until_a_new_pointer_comes() -> Test {
-    let setup = Setup::new(SPEC)?;
+    let setup = without_lfs()?;
     commit(&setup, "model.bin", &pointer())?;
     setup.assert_refused("apply", "NotInCommit")?;
     setup.declare("owner: owner, history: {push: never}")?;

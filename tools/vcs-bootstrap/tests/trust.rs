@@ -2,6 +2,8 @@
 //! the mock of GitHub, with git's own server behind it.
 
 mod common;
+#[path = "common/lfs.rs"]
+mod lfs;
 #[path = "common/mock.rs"]
 mod mock;
 
@@ -190,13 +192,15 @@ fn an_unreadable_history_does_not_hide_the_rest_of_the_plan() -> Test {
 
 // hazard: The content of files in Git LFS is lost silently: only pointers are pushed.
 // class: A part is taken for the whole.
-// members: pointers in earlier commits, partial clones whose objects are elsewhere
-// now: `NotInCommit`, exit 100, names the files before anything is made
+// members: pointers in earlier commits, partial clones whose objects are elsewhere, clones without the objects
+// now: git-lfs uploads the objects first; without git-lfs, or without an object, an error names the files before
+// anything is made
 #[test]
 fn a_history_with_lfs_pointers_is_an_error_before_anything_is_created() -> Test {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
     for removed_since in [false, true] {
-        let setup = Setup::new(&format!("{PLAIN}, history: {{}}"))?;
+        let mut setup = Setup::new(&format!("{PLAIN}, history: {{}}"))?;
+        setup.sandbox.programs = lfs::programs(&setup.sandbox, &["git", "sh"])?.into();
         // A text that mentions pointers is not a pointer.
         fs::write(setup.sandbox.path().join("about.md"), format!("A pointer:\n\n{pointer}"))?;
         setup.sandbox.git(&["add", "about.md"])?;

@@ -34,17 +34,20 @@ The exit status of a run is the greatest of its documents. A reason without an e
 ";
 
 /// Files whose reasons become reasons of errors although no `match` on an error names them, and the exit
-/// status of these errors: `Error::Blocked` and `Error::PushRefused` of vcs-bootstrap take the reason of a
+/// status of these errors: `Error::Blocked`, `PushRefused` and `UploadRefused` of vcs-bootstrap take the reason of a
 /// refusal, and `Error::Api` of talos-provision takes it from the code of the API.
-const INDIRECT: [(&str, u8); 8] = [
+const INDIRECT: [(&str, u8); 11] = [
     ("tools/talos-provision/src/api_error.rs", 100),
     ("tools/vcs-bootstrap/src/absence.rs", 100),
     ("tools/vcs-bootstrap/src/clients/http.rs", 100),
     ("tools/vcs-bootstrap/src/desired.rs", 100),
     ("tools/vcs-bootstrap/src/clients/git.rs", 100),
     ("tools/vcs-bootstrap/src/clients/github.rs", 100),
+    ("tools/vcs-bootstrap/src/clients/lfs.rs", 100),
+    ("tools/vcs-bootstrap/src/clients/lfs_server.rs", 100),
     ("tools/vcs-bootstrap/src/plan.rs", 100),
     ("tools/vcs-bootstrap/src/refused.rs", 100),
+    ("tools/vcs-bootstrap/src/refused/uploads.rs", 100),
 ];
 
 /// Parts of shared crates that only some of the crate's users call, and the type without which no program

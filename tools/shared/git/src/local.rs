@@ -15,7 +15,7 @@ use crate::{Ended, Origin};
 /// - [`io::ErrorKind::TimedOut`]: git writes nothing for [`TIME_MAX`].
 /// - [`io::ErrorKind::InvalidInput`]: the token is not one line of UTF-8.
 pub fn run(arguments: &[&str], folder: &Path, origin: Option<&Origin<'_>>) -> io::Result<Ended> {
-    call(&Call { arguments, folder, origin, repository: None, input: &[] }, TIME_MAX)
+    call(&Call { origin, ..Call::local(arguments, folder) }, TIME_MAX)
 }
 
 /// Runs git in `folder` without a connection, with `input` as standard input.
@@ -24,7 +24,7 @@ pub fn run(arguments: &[&str], folder: &Path, origin: Option<&Origin<'_>>) -> io
 ///
 /// The errors of [`run`].
 pub fn run_with_input(arguments: &[&str], folder: &Path, input: &[u8]) -> io::Result<Ended> {
-    call(&Call { arguments, folder, origin: None, repository: None, input }, TIME_MAX)
+    call(&Call { input, ..Call::local(arguments, folder) }, TIME_MAX)
 }
 
 /// Whether the repository in `folder` is a partial clone, which may lack objects.

@@ -48,6 +48,18 @@ pub(crate) struct Call<'a> {
     /// Repository to use with an origin; `None` makes git use no repository.
     pub(crate) repository: Option<&'a Path>,
     pub(crate) input: &'a [u8],
+    /// Further configuration, for example `("lfs.locksVerify", "false")`.
+    pub(crate) settings: &'a [(&'a str, &'a str)],
+    /// Whether git has to end early. Asked every few milliseconds.
+    pub(crate) stop: Option<&'a dyn Fn() -> bool>,
+}
+
+impl<'a> Call<'a> {
+    /// Returns a run without an origin, further configuration and input.
+    pub(crate) fn local(arguments: &'a [&'a str], folder: &'a Path) -> Self {
+        let (origin, repository, stop) = (None, None, None);
+        Self { arguments, folder, origin, repository, input: &[], settings: &[], stop }
+    }
 }
 
 /// Runs git, and kills it with all its children when it writes nothing for `silence_max`.
@@ -77,10 +89,13 @@ pub(crate) fn call(call: &Call<'_>, silence_max: Duration) -> io::Result<Ended> 
         let silence = start
             .elapsed()
             .saturating_sub(Duration::from_millis(last_byte.load(Ordering::Relaxed)));
-        if silence > silence_max {
+        let is_stopped = call.stop.is_some_and(|stop| stop());
+        if is_stopped || silence > silence_max {
             kill(&child);
             child.wait()?;
-            return Err(io::ErrorKind::TimedOut.into());
+            let kind =
+                if is_stopped { io::ErrorKind::Interrupted } else { io::ErrorKind::TimedOut };
+            return Err(kind.into());
         }
         thread::sleep(Duration::from_millis(2));
     };
@@ -154,6 +169,7 @@ fn spawn(call: &Call<'_>) -> io::Result<Child> {
             ("push.followTags".to_owned(), "false"),
             ("push.recurseSubmodules".to_owned(), "no"),
         ]);
+        settings.extend(call.settings.iter().map(|(key, value)| ((*key).to_owned(), *value)));
         let nothing = Path::new("/dev/null");
         command
             .env("TOKEN_ORIGIN", origin)
@@ -226,10 +242,21 @@ mod tests {
 
     use super::*;
 
-    const HERE: &str = ".";
-
     fn local<'a>(arguments: &'a [&'a str]) -> Call<'a> {
-        Call { arguments, folder: Path::new(HERE), origin: None, repository: None, input: &[] }
+        Call::local(arguments, Path::new("."))
+    }
+
+    /// Asserts that the process with the PID in `file` ends.
+    fn assert_ends(file: &Path) {
+        let child = fs::read_to_string(file).expect("the PID of the child");
+        let state =
+            || fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        let start = Instant::now();
+        // A killed process stays a zombie until its new parent has waited for it.
+        while !(state().is_empty() || state().contains(") Z ")) {
+            assert!(start.elapsed() < Duration::from_secs(10), "{}", state());
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     // hazard: A killed git leaves children running, which hold the token.
@@ -244,15 +271,20 @@ mod tests {
         let arguments = ["-c", &alias, "x"];
         let error = call(&local(&arguments), Duration::from_millis(500)).expect_err("no output");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let child = fs::read_to_string(file).expect("the PID of the child");
-        let state =
-            || fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        let start = Instant::now();
-        // A killed process stays a zombie until its new parent has waited for it.
-        while !(state().is_empty() || state().contains(") Z ")) {
-            assert!(start.elapsed() < Duration::from_secs(10), "{}", state());
-            thread::sleep(Duration::from_millis(10));
-        }
+        assert_ends(&file);
+    }
+
+    #[test]
+    fn a_stopped_git_is_killed_with_everything_that_it_started() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("pid");
+        let alias = format!("alias.x=!sleep 600 & echo $! >'{}'; wait", file.display());
+        let arguments = ["-c", &alias, "x"];
+        let stop = || fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n'));
+        let run = Call { stop: Some(&stop), ..local(&arguments) };
+        let error = call(&run, TIME_MAX).expect_err("it is stopped");
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        assert_ends(&file);
     }
 
     #[test]

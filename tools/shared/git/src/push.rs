@@ -26,12 +26,12 @@ pub fn push(folder: &Path, origin: &Origin<'_>, refspecs: &[&str]) -> io::Result
     arguments.push(origin.url.as_str());
     arguments.extend(refspecs);
     let repository = Some(borrower.path());
-    let push = Call { arguments: &arguments, folder, origin: Some(origin), repository, input: &[] };
+    let push = Call { origin: Some(origin), repository, ..Call::local(&arguments, folder) };
     call(&push, TIME_MAX)
 }
 
 /// Creates a bare repository that borrows the objects of the repository in `folder`.
-fn borrow_objects(folder: &Path) -> io::Result<TempDir> {
+pub(crate) fn borrow_objects(folder: &Path) -> io::Result<TempDir> {
     let local = |arguments: &[&str]| -> io::Result<String> {
         let ended = run(arguments, folder, None)?;
         if ended.success { Ok(ended.text) } else { Err(io::Error::other(ended.message())) }

@@ -77,7 +77,7 @@ reasons! {
     /// The caller has no more than the key of a reader, which cannot determine the condition.
     ReaderAccess [] "Run the command with the key of the program if the condition must be known."
     /// The forge has no feature for something that the document declares.
-    UnsupportedByForge [] "Remove the feature from the document, or accept that the forge does not enforce it."
+    UnsupportedByForge [100] "Remove the feature from the document, or accept that the forge does not enforce it."
     /// The forge does not report what a proof needs, so a later change by another writer is not detected.
     NotTold [] "None: the forge has no such report."
     /// Resources remain that other programs created.
@@ -199,12 +199,12 @@ reasons! {
     NoHistory [100] "Create the branch with a commit, or declare another branch."
     /// The forge has commits that the local branch lacks.
     HistoryDiverged [100] "Run `git pull --rebase`, then the same command again. No push is ever forced."
-    /// The clone is shallow or partial, so it lacks a part of the history.
-    HistoryIncomplete [100] "Run `git fetch --unshallow`, or clone again without `--filter`."
+    /// The clone is shallow or partial, or lacks objects of Git LFS, so it lacks a part of the history.
+    HistoryIncomplete [100] "Run `git fetch --unshallow` or `git lfs fetch --all`, or clone again without `--filter`."
     /// The forge does not accept objects of the history, because they are broken.
     HistoryBroken [100] "`git fsck --full` shows the broken objects."
     /// The history holds pointers, for example of Git LFS, instead of the contents of files.
-    NotInCommit [100] "Commit the files themselves, or upload their contents with `git lfs push --all`."
+    NotInCommit [100] "Install git-lfs, which uploads the contents, or commit the files themselves."
     /// A file in the history is larger than the forge accepts.
     FileTooLarge [100] "Remove the file from the whole history."
     /// The history contains a secret.

@@ -12,18 +12,12 @@ use crate::model::{Head, Readable, Refusal};
 use crate::refused::{self, Verdict};
 use crate::spec::Pattern;
 
-/// Largest size of a Git LFS pointer, in bytes.
-/// <https://github.com/git-lfs/git-lfs/blob/v3.7.0/docs/spec.md>: "less than 1024 bytes".
-const POINTER_BYTES_MAX: &str = "1024";
-/// First bytes of a Git LFS pointer. Every client still reads the older name (same document).
-const POINTER_STARTS: [&[u8]; 2] =
-    [b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"];
 /// Prefix of branches among the references.
 pub(crate) const HEADS: &str = "refs/heads/";
 /// Prefix of tags among the references.
 pub(crate) const TAGS: &str = "refs/tags/";
 /// Number of files that an error names.
-const FILES_NAMED_MAX: usize = 5;
+pub(crate) const FILES_NAMED_MAX: usize = 5;
 
 /// Returns the commit of the local branch.
 pub(crate) fn commit(branch: &str) -> Result<String, Error> {
@@ -218,93 +212,31 @@ fn said(pushed: &GitEnded) -> String {
     all.join("; ").chars().take(800).collect()
 }
 
-/// Returns the reason why the history up to `commit` cannot be pushed completely, if so: missing
-/// objects, or content in Git LFS. `from` is the commit that the forge already has.
-pub(crate) fn unpushable(commit: &str, from: Option<&str>) -> Result<Option<Refusal>, Error> {
-    let here = Path::new(".");
-    let range: Vec<_> =
-        Some(commit.to_owned()).into_iter().chain(from.map(|from| format!("^{from}"))).collect();
-    let range: Vec<_> = range.iter().map(String::as_str).collect();
-    if ::git::is_partial(here).map_err(|error| not_run("config", error))? {
-        let objects = [&["rev-list", "--objects", "--missing=print"], &*range].concat();
-        let listed = run(&objects)?;
-        if !listed.success || listed.text.lines().any(|line| line.starts_with('?')) {
-            return Ok(Some(Refusal {
-                reason: Reason::HistoryIncomplete,
-                what: "this is a partial clone, which lacks some objects of the history".to_owned(),
-                help: "clone the repository again without `--filter`".to_owned(),
-            }));
-        }
-    }
-    let files = pointers(here, &range)?;
-    if files.is_empty() {
+/// Returns the arguments of `rev-list` for the commits up to `commit` that are not in the history of `from`.
+pub(crate) fn range(commit: &str, from: Option<&str>) -> Vec<String> {
+    Some(commit.to_owned()).into_iter().chain(from.map(|from| format!("^{from}"))).collect()
+}
+
+/// Returns the reason why the commits of `range` cannot be pushed completely, if this clone lacks objects.
+pub(crate) fn incomplete(range: &[&str]) -> Result<Option<Refusal>, Error> {
+    if !::git::is_partial(Path::new(".")).map_err(|error| not_run("config", error))? {
         return Ok(None);
     }
-    let named: Vec<_> = files.iter().take(FILES_NAMED_MAX).map(String::as_str).collect();
-    let more = match files.len().saturating_sub(FILES_NAMED_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Ok(Some(Refusal {
-        reason: Reason::NotInCommit,
-        what: format!(
-            "Git LFS keeps the content of {}{more} outside the history, and only the history would \
-             be pushed",
-            named.join(", ")
-        ),
-        help: "declare `history: {push: never}`, apply, and push with git-lfs yourself; or take \
-               the files out of LFS: `git lfs migrate export --everything --include='*'`"
-            .to_owned(),
+    let listed = run(&[&["rev-list", "--objects", "--missing=print"], range].concat())?;
+    let is_complete = listed.success && !listed.text.lines().any(|line| line.starts_with('?'));
+    Ok((!is_complete).then(|| Refusal {
+        reason: Reason::HistoryIncomplete,
+        what: "this is a partial clone, which lacks some objects of the history".to_owned(),
+        help: "clone the repository again without `--filter`".to_owned(),
     }))
 }
 
-/// Returns the files that are Git LFS pointers in any commit of `range`, in the repository in
-/// `folder`.
-pub(crate) fn pointers(folder: &Path, range: &[&str]) -> Result<BTreeSet<String>, Error> {
-    let small = format!("--filter=blob:limit={POINTER_BYTES_MAX}");
-    let blobs = [
-        "rev-list",
-        "--objects",
-        "--filter=object:type=blob",
-        &small,
-        "--filter-provided-objects",
-        "--missing=allow-any",
-    ];
-    let listed = ::git::run(&[&blobs, range].concat(), folder, None);
-    let listed = listed.map_err(|error| not_run("rev-list", error))?;
-    if !listed.success {
-        return Err(failed("rev-list", &listed));
-    }
-    let paths: BTreeMap<_, _> =
-        listed.text.lines().filter_map(|line| line.split_once(' ')).collect();
-    let input: String = paths.keys().flat_map(|blob| [*blob, "\n"]).collect();
-    let contents = ::git::run_with_input(&["cat-file", "--batch"], folder, input.as_bytes());
-    let contents = contents.map_err(|error| not_run("cat-file", error))?;
-    if !contents.success {
-        return Err(failed("cat-file", &contents));
-    }
-    // Each object is a line `<id> <type> <size>`, its content, and a line break. Only the first
-    // line of the content counts, because a file may quote a pointer further down.
-    let mut lines = contents.text.lines().peekable();
-    let mut found = BTreeSet::new();
-    while let Some(line) = lines.next() {
-        let mut words = line.split(' ');
-        let path = words.next().and_then(|blob| paths.get(blob));
-        let (Some(path), Some("blob")) = (path, words.next()) else { continue };
-        let first = lines.peek().map_or(&[][..], |line| line.as_bytes());
-        if POINTER_STARTS.iter().any(|start| first.starts_with(start)) {
-            found.insert((*path).to_owned());
-        }
-    }
-    Ok(found)
-}
-
-fn failed(command: &str, ended: &GitEnded) -> Error {
+pub(crate) fn failed(command: &str, ended: &GitEnded) -> Error {
     Error::GitFailed { command: command.to_owned(), message: ended.message() }
 }
 
 /// Runs git on the local repository, without network access.
-fn run(arguments: &[&str]) -> Result<GitEnded, Error> {
+pub(crate) fn run(arguments: &[&str]) -> Result<GitEnded, Error> {
     let ended = ::git::run(arguments, Path::new("."), None);
     ended.map_err(|error| not_run(arguments[0], error))
 }
@@ -320,7 +252,7 @@ pub(crate) fn run_at(
     ended.map_err(|error| not_run(arguments[0], error))
 }
 
-fn not_run(command: &str, error: io::Error) -> Error {
+pub(crate) fn not_run(command: &str, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::TimedOut => {
             Error::GitSlow { command: command.to_owned(), seconds: GIT_TIME_MAX.as_secs() }

@@ -13,6 +13,7 @@ use ::remote::{
     Cause as Retry, Limits, Outage, Retries, Settings, agent, certificate_error, is_untrusted, run,
     sendable,
 };
+use data_encoding::BASE64;
 use http::{Method, Request};
 use secrets::Secret;
 use serde_json::Value;
@@ -37,6 +38,9 @@ const WAIT_SECONDS_MAX: u64 = 120;
 /// Longest list, in pages.
 const PAGES_MAX: usize = 100;
 
+/// Media type of the API of Git LFS.
+const LFS: &str = "application/vnd.git-lfs+json";
+
 /// Function that finds the items of a list in a response.
 pub(crate) type Items = fn(&Value) -> Option<&Vec<Value>>;
 
@@ -55,7 +59,7 @@ pub(crate) struct Service {
     /// URL of the forge's API.
     root: String,
     credential: Credential,
-    /// Media type of responses.
+    /// Media type of responses; of requests, too, at an LFS server.
     accept: &'static str,
     /// Pause between two writes. GitHub recommends one second.
     pause: Duration,
@@ -108,6 +112,12 @@ impl Service {
         let (root, next_write) = (root.to_string(), Mutex::new(Instant::now()));
         let version = Mutex::default();
         Ok(Self { agent, root, credential, accept, pause, limits, next_write, version })
+    }
+
+    /// Connects to the LFS server at `root`, with the token of git.
+    /// <https://github.com/git-lfs/git-lfs/blob/v3.7.1/docs/api/batch.md>: both headers have the same media type.
+    pub(crate) fn of_lfs(root: &Url, token: Secret) -> Result<Self, Error> {
+        Self::new(root, Credential::Token(token), Duration::ZERO, LFS)
     }
 
     /// Returns a token for the repositories of `owner`.
@@ -203,7 +213,12 @@ impl Service {
     /// Sends a request once.
     fn send(&self, call: Call<'_>, token: &Secret, time_max: Duration) -> Result<Answer, Failure> {
         let Call { method, path, body, .. } = call;
-        let authorization = format!("Bearer {}", bearer(token).map_err(Failure::Invalid)?);
+        let token = bearer(token).map_err(Failure::Invalid)?;
+        let is_lfs = self.accept == LFS;
+        // LFS servers know the login of git.
+        let basic =
+            || format!("Basic {}", BASE64.encode(format!("x-access-token:{token}").as_bytes()));
+        let authorization = if is_lfs { basic() } else { format!("Bearer {token}") };
         let request = Request::builder()
             .method(method.clone())
             .uri(format!("{}{path}", self.root))
@@ -217,7 +232,8 @@ impl Service {
         let response = match body {
             None => run(&self.agent, request.body(()).map_err(invalid)?, time_max),
             Some(body) => {
-                let request = request.header("Content-Type", "application/json");
+                let content = if is_lfs { LFS } else { "application/json" };
+                let request = request.header("Content-Type", content);
                 let request = request.body(body.to_string()).map_err(invalid)?;
                 run(&self.agent, request, time_max)
             }

@@ -40,7 +40,7 @@ fn after(step: &Step, actual: ActualState) -> ActualState {
         "an archived repository accepts no change: {step}"
     );
     match step.clone() {
-        Step::Create { .. } => {}
+        Step::Create { .. } | Step::UploadLfsObjects { .. } => {}
         Step::Unarchive {} => repository.archived = false,
         Step::Archive {} => repository.archived = true,
         Step::Delete {} => return None,

@@ -26,12 +26,26 @@ pub(crate) struct Gitea {
     pub(crate) proxy: Proxy,
     pub(crate) token: String,
     server: Child,
+    #[allow(dead_code, reason = "not every test that has this module needs it")]
     address: SocketAddr,
     folder: TempDir,
 }
 
 impl Gitea {
+    /// Starts a Gitea without an LFS server, which is Gitea's default.
+    #[allow(dead_code, reason = "not every test that has this module needs it")]
     pub(crate) fn start() -> Test<Self> {
+        Self::start_with("")
+    }
+
+    /// Starts a Gitea with an LFS server. Gitea writes a JWT secret into its configuration.
+    #[allow(dead_code, reason = "not every test that has this module needs it")]
+    pub(crate) fn start_with_lfs() -> Test<Self> {
+        Self::start_with("LFS_START_SERVER = true\n")
+    }
+
+    /// Starts a Gitea with `more` settings of the section `server`.
+    fn start_with(more: &str) -> Test<Self> {
         let prepared = prepared()?;
         let folder = tempfile::tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
@@ -39,7 +53,7 @@ impl Gitea {
         output(Command::new("tar").arg("-xpC").arg(folder.path()).arg("-f").arg(&prepared.home))?;
         let address = TcpListener::bind((HOST, 0))?.local_addr()?;
         let proxy = Proxy::listen((HOST, 0), address)?;
-        configure(&home, address, proxy.address)?;
+        configure(&home, address, proxy.address, more)?;
         let log = fs::File::create(folder.path().join("log"))?;
         let mut web = gitea(&home)?;
         let server = web.arg("web").stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -68,6 +82,7 @@ impl Gitea {
     }
 
     /// Sends a request to Gitea directly, without the proxy.
+    #[allow(dead_code, reason = "not every test that has this module needs it")]
     pub(crate) fn api(&self, method: &str, path: &str, body: Option<&str>) -> Test<Value> {
         let url = format!("http://{}/api/v1{path}", self.address);
         let mut curl = Command::new("curl");
@@ -129,7 +144,7 @@ fn prepare(to: &Path) -> Test<String> {
         chown(&home, Some(id), None)?;
     }
     let nowhere = format!("{HOST}:1").parse()?;
-    configure(&home, nowhere, nowhere)?;
+    configure(&home, nowhere, nowhere, "")?;
     output(gitea(&home)?.arg("migrate"))?;
     for (name, more) in [("owner", " --admin"), ("guest", "")] {
         let line = format!(
@@ -158,11 +173,13 @@ fn output(command: &mut Command) -> Test<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Writes the configuration of a Gitea in `home` that listens on `address` behind `proxy`.
-fn configure(home: &Path, address: SocketAddr, proxy: SocketAddr) -> Test {
+/// Writes the configuration of a Gitea in `home` that listens on `address` behind `proxy`, with `more` settings of
+/// the section `server`.
+fn configure(home: &Path, address: SocketAddr, proxy: SocketAddr, more: &str) -> Test {
     let user = account()?;
     let file = home.join("app.ini");
-    fs::write(&file, settings(home, address, proxy, user.is_some())?)?;
+    let settings = settings(home, address, proxy, user.is_some())?;
+    fs::write(&file, settings.replace("[database]\n", &format!("{more}[database]\n")))?;
     if let Some(id) = user {
         chown(&file, Some(id), None)?;
     }

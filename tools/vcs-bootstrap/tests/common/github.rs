@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use testing::http::{Request, Response, listen_to_requests};
 
 use super::apps::{self, Apps};
-use super::http::{self, Answer, TOKEN, page};
+use super::http::{self, Answer, LfsServer, TOKEN, page};
 use super::openapi::{OpenApi, overlay};
 
 /// Loopback address that only these tests use.
@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(crate) redirects: Option<(u16, String)>,
     /// Response of git's server to a service (`git-receive-pack`), instead of the correct one.
     pub(crate) git_refuses: Option<(&'static str, u16, String)>,
+    /// LFS server of the forge; `None` when the forge has none.
+    pub(crate) lfs: Option<LfsServer>,
     /// URL of the next page that each list names.
     pub(crate) next: String,
     /// Scheme and host of the clone URL, instead of the correct one.
@@ -101,6 +103,11 @@ impl GitHub {
             let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let line = format!("{} {}?{}", request.method, request.path, request.query);
             state.seen.push((line, request.headers.get("authorization").cloned()));
+            if request.path.contains(".git/info/lfs/") {
+                let server = state.lfs.clone();
+                drop(state);
+                return stream.write_all(&http::lfs(request, server)?).map(|()| false);
+            }
             if request.path.contains(".git/") {
                 let (refuses, tokens) = (state.git_refuses.clone(), state.tokens.clone());
                 drop(state);
@@ -197,6 +204,7 @@ impl State {
             unseen: 0,
             redirects: None,
             git_refuses: None,
+            lfs: None,
             next: "https://api.github.com".to_owned(),
             clone_host: None,
             lists: BTreeMap::new(),

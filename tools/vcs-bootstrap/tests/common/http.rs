@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use data_encoding::BASE64;
 use serde_json::Value;
@@ -43,6 +44,17 @@ pub(crate) fn git(
     let (status, output) = git::serve(request, &request.path, folder)?;
     let head = format!("HTTP/1.1 {status} Mock\r\nConnection: close\r\n");
     Ok([head.as_bytes(), &output].concat())
+}
+
+/// Answers requests below `info/lfs` of a repository.
+#[allow(dead_code, reason = "not every test that has this module needs it")]
+pub(crate) type LfsServer = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
+
+/// Answers a request to the LFS server of a forge, which has none by default.
+#[allow(dead_code, reason = "not every test that has this module needs it")]
+pub(crate) fn lfs(request: &Request, server: Option<LfsServer>) -> io::Result<Vec<u8>> {
+    let missing = || Response::new(404, "{\"message\": \"Not Found\"}");
+    whole(&server.map_or_else(missing, |server| server(request)))
 }
 
 /// Returns the bytes of a response that ends the connection.

@@ -1,6 +1,7 @@
 //! Shared parts of the tests that need a forge: a folder with a Git repository, the program, and
 //! its documents.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -23,6 +24,8 @@ pub(crate) struct Sandbox {
     _folder: TempDir,
     repository: Repository,
     token: String,
+    /// Folders of the programs that the program can call.
+    pub(crate) programs: OsString,
 }
 
 #[allow(dead_code, reason = "not every test that has this module needs all of it")]
@@ -32,7 +35,8 @@ impl Sandbox {
     pub(crate) fn new(forge: &str, token: &str) -> Test<Self> {
         let folder = tempfile::tempdir()?;
         let repository = Repository::init(folder.path().to_owned())?;
-        let sandbox = Self { _folder: folder, repository, token: token.to_owned() };
+        let (token, programs) = (token.to_owned(), path());
+        let sandbox = Self { _folder: folder, repository, token, programs };
         let project = format!(
             "---\napiVersion: holistic/v1alpha1\nkind: Project\nmetadata: {{name: lab}}\nspec:\n  \
              root: {{env: ROOT}}\n  recipients: [{{name: admin, age: {STRANGER}}}]\n  \
@@ -76,7 +80,10 @@ impl Sandbox {
     /// Returns the command of the program, without the developer's environment.
     pub(crate) fn command(&self, verb: &str) -> assert_cmd::Command {
         let mut program = program(cargo_bin!("vcs-bootstrap"));
-        program.current_dir(self.path()).env("PATH", path()).env("FORGE_TOKEN", &self.token);
+        program
+            .current_dir(self.path())
+            .env("PATH", &self.programs)
+            .env("FORGE_TOKEN", &self.token);
         program.args(verb.split(' ')).args(["project.yaml", "repository.yaml"]);
         program
     }

@@ -1,6 +1,7 @@
 //! Guards of a plan: steps that need a readable history, consent or a warning.
 
 use super::*;
+use crate::model::LfsObject;
 
 #[test]
 fn unreadable_history_is_not_pushed_and_other_steps_are_planned() {
@@ -162,4 +163,22 @@ fn plan_names_every_protection_that_a_rule_loses() {
         });
         assert_eq!(said.unwrap_or_default(), weaker, "{to:?}");
     }
+}
+
+#[test]
+fn objects_of_git_lfs_are_uploaded_right_before_the_history_that_names_them() {
+    let object = |size| LfsObject { path: "x".to_owned(), size, stored: "x".into() };
+    let objects = [("a", 1), ("b", 2)].map(|(oid, size)| (oid.to_owned(), object(size)));
+    let objects = LfsObjects::from(objects);
+    for_all(|desired, before| {
+        let whole = plan(desired, before);
+        let with = whole.clone().with_lfs(&objects);
+        let upload = Step::UploadLfsObjects { objects: 2, bytes: 3 };
+        let index = with.steps.iter().position(|step| *step == upload);
+        let push = whole.steps.iter().position(|step| matches!(step, Step::Push { .. }));
+        assert_eq!(index, push);
+        let rest: Vec<_> = with.steps.into_iter().filter(|step| *step != upload).collect();
+        assert_eq!((rest, with.refused), (whole.steps.clone(), whole.refused.clone()));
+        assert_eq!(whole.clone().with_lfs(&LfsObjects::new()), whole);
+    });
 }
