@@ -129,11 +129,10 @@ pub(crate) fn of_image(
         json!({"uri": store_uri(&derivation.path), "digest": {"sha256": derivation.digest.hex()}});
     let dependencies = inputs.chain(fixed).chain([origin.dependency(), drv]).collect();
     let nar = |name: &str, sha256: &str| json!({"name": name, "digest": {"narSha256": sha256}});
-    let mut build = nar("build", &built.nar_sha256);
+    let mut byproducts = vec![nar("build", &built.nar_sha256)];
     if contents.crates.is_some() {
-        build["annotations"] = json!({"licenses": built.licenses});
+        byproducts[0]["annotations"] = json!({"licenses": built.licenses});
     }
-    let mut byproducts = vec![build];
     if built.rebuilt {
         byproducts.push(nar("rebuild", &built.nar_sha256));
     }
