@@ -153,12 +153,12 @@ mod tests {
         archive.into_inner().and_then(GzEncoder::finish).expect("an archive")
     }
 
-    fn declared(text: &str) -> Option<CrateLicense> {
-        Some(CrateLicense::Declared(text.to_owned()))
+    fn declared(text: &str) -> CrateLicense {
+        CrateLicense::Declared(text.to_owned())
     }
 
-    fn file(path: &str) -> Option<CrateLicense> {
-        Some(CrateLicense::File(path.to_owned()))
+    fn file(path: &str) -> CrateLicense {
+        CrateLicense::File(path.to_owned())
     }
 
     #[test]
@@ -167,9 +167,9 @@ mod tests {
             let text = format!("[package]\nname = \"a\"\n{text}");
             license_of(&archive(&[("a-1.0.0/Cargo.toml", &text)]), "a", "1.0.0")
         };
-        assert_eq!(of("license = \"MIT\""), declared("MIT"));
-        assert_eq!(of("license = \"MIT\"\nlicense-file = \"L\""), declared("MIT"));
-        assert_eq!(of("license-file = \"L\""), file("L"));
+        assert_eq!(of("license = \"MIT\""), Some(declared("MIT")));
+        assert_eq!(of("license = \"MIT\"\nlicense-file = \"L\""), Some(declared("MIT")));
+        assert_eq!(of("license-file = \"L\""), Some(file("L")));
         for odd in [
             "",
             "license = \"\"",
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(of(odd), None, "{odd}");
         }
         let old = archive(&[("a-1.0.0/Cargo.toml", "[project]\nname = \"a\"\nlicense = \"MIT\"")]);
-        assert_eq!(license_of(&old, "a", "1.0.0"), declared("MIT"));
+        assert_eq!(license_of(&old, "a", "1.0.0"), Some(declared("MIT")));
         assert_eq!(license_of(&old, "a", "1.0.1"), None, "another folder");
     }
 
@@ -193,7 +193,7 @@ mod tests {
         let (first, last) = (of("MIT"), of("Zlib"));
         let path = "a-1.0.0/Cargo.toml";
         let whole = archive(&[(path, &first), (path, &last), (nested, &first)]);
-        assert_eq!(license_of(&whole, "a", "1.0.0"), declared("Zlib"));
+        assert_eq!(license_of(&whole, "a", "1.0.0"), Some(declared("Zlib")));
         for end in 0..whole.len() - 8 {
             // Without the end of the last block, the archive is not whole.
             let _ = license_of(&whole[..end], "a", "1.0.0"); // must not panic
@@ -236,12 +236,12 @@ mod tests {
         });
         let manifests = manifests.collect();
         let of = |name: &str, version: &str| license_in(&manifests, name, version);
-        assert_eq!(of("a", "1.0.0"), declared("MIT"));
-        assert_eq!(of("b", "1.0.0"), file("L"));
-        assert_eq!(of("c", "1.0.0"), declared("EUPL-1.2"));
+        assert_eq!(of("a", "1.0.0"), Some(declared("MIT")));
+        assert_eq!(of("b", "1.0.0"), Some(file("L")));
+        assert_eq!(of("c", "1.0.0"), Some(declared("EUPL-1.2")));
         assert_eq!(of("d", "1.0.0"), None);
         assert_eq!(of("a", "2.0.0"), None, "another version");
-        assert_eq!(of("x", "0.0.0"), declared("Zlib"), "a version is optional");
+        assert_eq!(of("x", "0.0.0"), Some(declared("Zlib")), "a version is optional");
         assert_eq!(of("t", "0.0.0"), None, "which one of both is unknown");
     }
 }
