@@ -19,6 +19,7 @@ use crate::nix::{BuildResult, Derivation, Nix};
 use crate::oci::{Digest, Package};
 use crate::rebuild_cache::RebuildCache;
 use crate::sbom::Contents;
+use crate::sbom::licenses::of_archives;
 use crate::sbom::lock::{Crates, Lock, Manifest, Roots as CargoRoots};
 use crate::source::Source;
 use crate::spec::{self, Build, Image, Manifests, Rebuild, Tag};
@@ -69,7 +70,7 @@ impl BuildPlan {
     ) -> Result<Self, Error> {
         let source = Source::find(nix.document, &build.flake)?;
         let (source, derivation) = nix.evaluate(&source, build)?;
-        let contents = Contents { time: source.time()?, crates: crates(&source, &derivation)? };
+        let contents = Contents::new(&source, crates(&source, &derivation)?)?;
         let twice = rebuild.unwrap_or_default() == Rebuild::Required;
         let (build, image) = (build.clone(), Box::new(image.clone()));
         let (derivation, roots) = (Box::new(derivation), OnceLock::new());
@@ -206,7 +207,7 @@ impl BuildPlan {
 
     /// Builds the image's content, and returns what the build revealed.
     pub(crate) fn build(&self, nix: &Nix<'_>, _: &WritePermit) -> Result<BuildResult, Error> {
-        let Product::Image { build, derivation, roots, .. } = &self.product else {
+        let Product::Image { build, derivation, contents, roots, .. } = &self.product else {
             return Err(documents::Error::out_of_order().into());
         };
         let roots = kept_by(roots)?;
@@ -219,7 +220,8 @@ impl BuildPlan {
         let missing = || Error::NixGarbled { command: "path-info" };
         let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
         let builder = nix.builder()?;
-        Ok(BuildResult { nar_sha256, rebuilt: false, closure, references, builder })
+        let licenses = of_archives(nix, derivation, build, roots, contents.crates.as_ref())?;
+        Ok(BuildResult { nar_sha256, rebuilt: false, closure, references, builder, licenses })
     }
 
     /// Builds a second time, compares the results, and returns a detail for people. Does not repeat

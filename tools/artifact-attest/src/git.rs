@@ -203,6 +203,28 @@ impl Git {
         Ok(listed.split(' ').next().and_then(|seconds| seconds.parse().ok()))
     }
 
+    /// Returns the content of every file called `name` in a commit, by path. Files whose path is not UTF-8 are left out.
+    pub(crate) fn files_named(
+        &self,
+        commit: &str,
+        name: &str,
+    ) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        let listed = self.must(&["ls-tree", "-r", "-z", "--full-tree", commit], b"")?;
+        let lines = listed.split(|byte| *byte == 0).filter_map(|line| str::from_utf8(line).ok());
+        let files = lines.filter_map(|line| {
+            let (head, path) = line.split_once('\t')?;
+            let mut words = head.split_ascii_whitespace();
+            let is_file = words.next().and_then(Kind::of) == Some(Kind::File);
+            let is_named = path.rsplit('/').next() == Some(name);
+            (is_file && is_named).then_some((path.to_owned(), words.nth(1)?.to_owned()))
+        });
+        let files: Vec<_> = files.collect();
+        let objects: Vec<_> = files.iter().map(|(_, object)| object.as_str()).collect();
+        let blobs = self.blobs(&objects)?;
+        let content = |(path, object): (String, String)| Some((path, blobs.get(&object)?.clone()));
+        Ok(files.into_iter().filter_map(content).collect())
+    }
+
     /// Returns the content of blobs, by object id.
     pub(crate) fn blobs(&self, objects: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let mut blobs = BTreeMap::new();

@@ -1,5 +1,7 @@
 //! Runs Nix: evaluates a flake, builds it, and checks a second build.
 
+mod aterm;
+pub(crate) mod crates;
 pub(crate) mod drv;
 pub(crate) mod inputs;
 pub(crate) mod meta;
@@ -21,6 +23,7 @@ use crate::oci::Digest;
 use crate::source::Source;
 use crate::spec::Build;
 use crate::tool::{self, Ended};
+use crates::CrateLicenses;
 use drv::Graph;
 use inputs::{Input, hex, inputs_of};
 use meta::{Meta, TOLD, Told};
@@ -75,6 +78,8 @@ pub(crate) struct BuildResult {
     pub(crate) closure: Closure,
     pub(crate) references: References,
     pub(crate) builder: Builder,
+    /// Licences that the archives of crates declare.
+    pub(crate) licenses: CrateLicenses,
 }
 
 /// Nix commands for one document.
@@ -260,7 +265,7 @@ impl Nix<'_> {
         roots: &Roots,
     ) -> Result<(), Error> {
         let link = roots.link().display().to_string();
-        self.realise(derivation, build, &["--add-root", &link])
+        self.realise(derivation, build, &["--add-root", &link, &derivation.path])
     }
 
     /// Keeps a result in the store. Returns whether the store has it.
@@ -272,12 +277,12 @@ impl Nix<'_> {
 
     /// Builds a result in the store again, and compares both.
     pub(crate) fn rebuild(&self, derivation: &Derivation, build: &Build) -> Result<(), Error> {
-        self.realise(derivation, build, &["--check"])
+        self.realise(derivation, build, &["--check", &derivation.path])
     }
 
     fn realise(&self, derivation: &Derivation, build: &Build, more: &[&str]) -> Result<(), Error> {
         let seconds = build.timeout_seconds.to_string();
-        let arguments = [&["--realise", "--timeout", &seconds], more, &[&derivation.path]].concat();
+        let arguments = [&["--realise", "--timeout", &seconds], more].concat();
         let ended = tool::run_tied(self.document, "nix-store", arguments, &[], None)?;
         let (path, said) = (derivation.path.clone(), ended.said);
         let Some(code) = ended.code else {

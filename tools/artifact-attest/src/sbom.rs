@@ -1,18 +1,25 @@
 //! Software bill of materials of an image, in the `CycloneDX` format.
 //!
 //! **Invariant:** only facts are listed: variables of derivations, the closure, the commit's `Cargo.lock`, and the
-//! package's own `meta`. What none of them tells is left out.
+//! package's own `meta`, and the manifests of crates in archives that the lock fixes. What none of them tells is left
+//! out.
 //! **Invariant:** the bill depends only on the commit and on the build result.
 
+pub(crate) mod licenses;
 pub(crate) mod lock;
+mod manifest;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ::remote::percent_encode_except;
 use serde_json::{Map, Value, json};
 
+use crate::Error;
+use crate::nix::crates::CrateLicense;
 use crate::nix::{BuildResult, Derivation};
 use crate::oci::Digest;
+use crate::source::Source;
+use licenses::OwnLicenses;
 use lock::Crates;
 
 /// Contents of an image, as far as its commit tells.
@@ -22,6 +29,17 @@ pub(crate) struct Contents {
     pub(crate) time: String,
     /// Crates that the build result may contain; `None` if no derivation of the build runs Cargo.
     pub(crate) crates: Option<Crates>,
+    /// Licences of the source's own packages among the crates.
+    pub(crate) own_licenses: OwnLicenses,
+}
+
+impl Contents {
+    /// Returns the contents of a build result from `source`, with the crates that it may contain.
+    pub(crate) fn new(source: &Source, crates: Option<Crates>) -> Result<Self, Error> {
+        let own_licenses = crates.as_ref().map(|crates| licenses::of_source(source, crates));
+        let own_licenses = own_licenses.transpose()?.unwrap_or_default();
+        Ok(Self { time: source.time()?, crates, own_licenses })
+    }
 }
 
 /// Subject of a bill.
@@ -75,7 +93,9 @@ pub(crate) fn document(subject: &Subject<'_>) -> Value {
     if let Some(crates) = &contents.crates {
         let (reached, direct) = crates.reached();
         for (reference, (package, needs)) in reached {
-            bill.add(component_of_crate(package), &reference, needs);
+            let license = package.sha256().and_then(|sha256| built.licenses.get(sha256));
+            let license = license.or_else(|| contents.own_licenses.get(&reference));
+            bill.add(component_of_crate(package, license), &reference, needs);
         }
         for path in &root {
             bill.dependencies.entry(path.clone()).or_default().extend(direct.clone());
@@ -174,14 +194,9 @@ fn component_of_path(
         return component; // a derivation holds no `meta`, so licences of other packages are unknown
     }
     let meta = &derivation.meta;
-    // The schema limits `id` to the SPDX identifiers of its own date, so a newer one, or a mistake of the flake, would
-    // make the bill invalid. An expression has no such limit, but is the only item of its list.
-    let licenses = match meta.licenses()[..] {
-        [(spdx, true)] => vec![json!({"expression": spdx, "acknowledgement": "declared"})],
-        ref several => {
-            let license = |(name, _): &(&str, bool)| json!({"license": {"name": name, "acknowledgement": "declared"}});
-            several.iter().map(license).collect()
-        }
+    let licenses: Vec<_> = match meta.licenses()[..] {
+        [(spdx, true)] => vec![licenses::declared(spdx, licenses::is_expression(spdx))],
+        ref several => several.iter().map(|(name, _)| licenses::declared(name, false)).collect(),
     };
     if !licenses.is_empty() {
         component.insert("licenses".to_owned(), json!(licenses));
@@ -199,13 +214,19 @@ fn component_of_path(
 }
 
 /// Returns the component of a crate, or of another package of the source.
-fn component_of_crate(package: &lock::Package) -> Map<String, Value> {
+fn component_of_crate(
+    package: &lock::Package,
+    license: Option<&CrateLicense>,
+) -> Map<String, Value> {
     let mut component = component("library", &package.name, &package.version);
     if let Some(purl) = package.purl() {
         component.insert("purl".to_owned(), json!(purl));
     }
     if let Some(sha256) = package.sha256() {
         component.insert("hashes".to_owned(), json!([{"alg": "SHA-256", "content": sha256}]));
+    }
+    if let Some(license) = license {
+        component.insert("licenses".to_owned(), json!([licenses::item(license)]));
     }
     component
 }

@@ -87,6 +87,11 @@ impl Source {
         Ok(found)
     }
 
+    /// Returns the content of every file called `name` in the commit, by path relative to the root of the repository.
+    pub(crate) fn files_named(&self, name: &str) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        self.git.files_named(&self.rev, name)
+    }
+
     /// Returns the time of the commit, by RFC 3339 in UTC; empty for a time outside of the calendar.
     pub(crate) fn time(&self) -> Result<String, Error> {
         let seconds = self.git.committed_at(&self.rev)?;

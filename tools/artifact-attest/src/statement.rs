@@ -130,6 +130,9 @@ pub(crate) fn of_image(
     let dependencies = inputs.chain(fixed).chain([origin.dependency(), drv]).collect();
     let nar = |name: &str, sha256: &str| json!({"name": name, "digest": {"narSha256": sha256}});
     let mut byproducts = vec![nar("build", &built.nar_sha256)];
+    if contents.crates.is_some() {
+        byproducts[0]["annotations"] = json!({"licenses": built.licenses});
+    }
     if built.rebuilt {
         byproducts.push(nar("rebuild", &built.nar_sha256));
     }
@@ -285,7 +288,11 @@ pub(crate) fn built(provenance: &[u8]) -> Option<BuildResult> {
     for byproduct in predicate["runDetails"]["byproducts"].as_array()? {
         let sha256 = byproduct["digest"]["narSha256"].as_str()?.to_owned();
         match byproduct["name"].as_str()? {
-            "build" => built.nar_sha256 = sha256,
+            "build" => {
+                built.nar_sha256 = sha256;
+                let licenses = &byproduct["annotations"]["licenses"];
+                built.licenses = Deserialize::deserialize(licenses).unwrap_or_default();
+            }
             "rebuild" => built.rebuilt = true,
             path => {
                 let references =
@@ -306,8 +313,10 @@ pub(crate) fn built(provenance: &[u8]) -> Option<BuildResult> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nix::crates::{CrateLicense, CrateLicenses};
     use crate::nix::drv::Graph;
     use crate::nix::meta::Meta;
+    use crate::sbom::lock::{Crates, Lock};
 
     /// Returns a derivation that needs one download, from two derivations.
     fn derivation() -> Derivation {
@@ -332,9 +341,13 @@ mod tests {
 
     /// Returns the statements about an image of the package `default`.
     fn image_of(origin: Origin<'_>, built: &BuildResult) -> Statements {
-        let (derivation, contents) = (derivation(), Contents::default());
+        image_with(&Contents::default(), origin, built)
+    }
+
+    fn image_with(contents: &Contents, origin: Origin<'_>, built: &BuildResult) -> Statements {
+        let derivation = derivation();
         let (attribute, system) = ("default", "x86_64-linux");
-        let making = Making { attribute, system, derivation: &derivation, contents: &contents };
+        let making = Making { attribute, system, derivation: &derivation, contents };
         of_image(&Digest::of(b"manifest"), origin, making, built)
     }
 
@@ -381,9 +394,21 @@ mod tests {
             let references = [(path, [needed].into())].into();
             let settings = [("sandbox".to_owned(), json!("relaxed"))].into();
             let builder = Builder { nix: "2.34.8".to_owned(), settings };
-            let told = BuildResult { nar_sha256: hash, rebuilt, closure, references, builder };
+            let licenses = [
+                ("11".repeat(32), CrateLicense::Declared("MIT".to_owned())),
+                ("22".repeat(32), CrateLicense::File("LICENSE".to_owned())),
+            ];
+            let licenses = licenses.into();
+            let nar_sha256 = hash;
+            let told = BuildResult { nar_sha256, rebuilt, closure, references, builder, licenses };
+            let crates = Some(Crates::new(Lock::default(), None));
+            let contents = Contents { crates, ..Contents::default() };
+            let all = image_with(&contents, origin, &told);
+            assert_eq!(built(&all[&Predicate::Provenance]), Some(told.clone()));
+            // The provenance of an image without crates has no licences, not even an empty list.
             let all = image_of(origin, &told);
-            assert_eq!(built(&all[&Predicate::Provenance]), Some(told));
+            let without = BuildResult { licenses: CrateLicenses::new(), ..told };
+            assert_eq!(built(&all[&Predicate::Provenance]), Some(without));
         }
         let earlier = json!({"predicate": {"runDetails": {"byproducts": []}}});
         assert_eq!(built(earlier.to_string().as_bytes()), None);

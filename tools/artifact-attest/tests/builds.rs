@@ -2,8 +2,9 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -279,4 +280,213 @@ fn statements_hold_the_facts_of_the_derivation() -> Test {
     sandbox.expect(0, "plan --check", &text(&applied))?;
     sandbox.expect(0, "verify", &text(&applied))?;
     Ok(())
+}
+
+/// Fields of the manifests of crates, by name. The package `staged` takes the last two from a folder of archives.
+const CRATES: [(&str, &str); 7] = [
+    ("valid", "license = \"(MIT OR Apache-2.0) AND Unicode-3.0\""),
+    ("slash", "license = \"MIT/Apache-2.0\""),
+    ("both", "license = \"Zlib\"\nlicense-file = \"LICENSE\""),
+    ("text", "license-file = \"LICENSE\""),
+    ("none", "description = \"nothing declared\""),
+    ("vendored", "license = \"ISC\""),
+    ("unknown", "license = \"Own-1.0\""),
+];
+/// Number of the crates that have a download of their own.
+const SINGLE: usize = 5;
+
+const CRATES_FLAKE: &str = r#"{
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+  outputs = { self, nixpkgs }: let
+    pkgs = nixpkgs.legacyPackages.x86_64-linux;
+    package = pname: cargoDeps: pkgs.runCommand "${pname}-1.0.0" { inherit pname cargoDeps; version = "1.0.0"; cargoBuildFlags = "--package ${pname}"; }
+      "mkdir -p $out/bin; cp ${./run} $out/bin/tiny; chmod +x $out/bin/tiny";
+    # The form of nixpkgs' `fetchCargoVendor`.
+    staging = pkgs.runCommand "staged-vendor-staging" { outputHashMode = "recursive"; outputHashAlgo = "sha256"; outputHash = "STAGED"; }
+      "cp -r FOLDER/staging $out";
+  in {
+    packages.x86_64-linux.default = package "tiny" (pkgs.rustPlatform.importCargoLock { lockFile = ./Cargo.lock; });
+    packages.x86_64-linux.staged = package "staged" (pkgs.runCommand "staged-vendor" { vendorStaging = staging; } "mkdir $out");
+  };
+}
+"#;
+
+/// Packs a crate as `cargo package` does, and returns the SHA-256 of the archive.
+fn pack(folder: &Path, name: &str, fields: &str) -> Result<String> {
+    let within = folder.join(format!("vendor/{name}-1.0.0"));
+    fs::create_dir_all(within.join("src"))?;
+    let manifest = format!("[package]\nname = \"{name}\"\nversion = \"1.0.0\"\n{fields}\n");
+    for (path, text) in [("Cargo.toml", manifest.as_str()), ("src/lib.rs", ""), ("LICENSE", "text")]
+    {
+        fs::write(within.join(path), text)?;
+    }
+    let (file, packed) = (format!("{name}-1.0.0.crate"), format!("{name}-1.0.0"));
+    tool("tar", &["-czf", &file, "-C", "vendor", &packed], folder)?;
+    let sha256 = tool("sha256sum", &[&file], folder)?;
+    let sha256 = sha256.split(' ').next().unwrap_or_default().to_owned();
+    let sums = json!({"files": {}, "package": sha256}).to_string();
+    fs::write(within.join(".cargo-checksum.json"), sums)?;
+    Ok(sha256)
+}
+
+/// Returns the item in a bill that stands for the fields `license` and `license_file` of `cargo metadata`.
+fn expected(package: &Value) -> Value {
+    let name = |text: &str| json!([{"license": {"name": text, "acknowledgement": "declared"}}]);
+    match (package["license"].as_str(), package["license_file"].as_str()) {
+        (Some(text @ ("MIT/Apache-2.0" | "Own-1.0")), _) => name(text),
+        (Some(text), _) => json!([{"expression": text, "acknowledgement": "declared"}]),
+        (None, Some(file)) => name(&format!("see the crate's file {file}")),
+        (None, None) => Value::Null,
+    }
+}
+
+/// Makes the stand-in for nixpkgs take crates from `crates`.
+fn use_crates(sandbox: &Sandbox, crates: &Path) -> Test {
+    let host = sandbox.outside("standin/host.nix");
+    let lines = fs::read_to_string(&host)?;
+    let lines = lines.lines().map(|line| {
+        let is_crates = line.trim_start().starts_with("crates =");
+        if is_crates { format!("crates = \"{}\";", crates.display()) } else { line.to_owned() }
+    });
+    fs::write(&host, lines.collect::<Vec<_>>().join("\n"))?;
+    let conf = sandbox.outside("nix/nix.conf");
+    let paths = format!("extra-sandbox-paths = {}\n", crates.display());
+    fs::write(&conf, fs::read_to_string(&conf)? + &paths)?;
+    Ok(())
+}
+
+/// Returns what `cargo metadata` tells of the licences in a bill, by package, with the crates in `crates`.
+fn metadata(crates: &Path, source: &Path) -> Result<BTreeMap<String, Value>> {
+    let project = crates.join("project");
+    tool("cp", &["-r", &source.display().to_string(), &project.display().to_string()], crates)?;
+    fs::create_dir(project.join(".cargo"))?;
+    let vendor = crates.join("vendor");
+    let config = format!(
+        "[source.crates-io]\nreplace-with = \"vendored\"\n[source.vendored]\ndirectory = '{}'\n",
+        vendor.display()
+    );
+    fs::write(project.join(".cargo/config.toml"), config)?;
+    let line = ["metadata", "--offline", "--format-version", "1"];
+    let metadata: Value = serde_json::from_str(&tool("cargo", &line, &project)?)?;
+    let packages = metadata["packages"].as_array().ok_or("no packages")?.iter();
+    let name = |package: &Value| package["name"].as_str().unwrap_or_default().to_owned();
+    Ok(packages.map(|package| (name(package), expected(package))).collect())
+}
+
+/// Returns the archives of crates whose names begin with `prefix` in the store.
+fn archives(prefix: &str) -> Result<Vec<PathBuf>> {
+    let is_archive = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.contains(&format!("-crate-{prefix}")) && name.ends_with(".tar.gz")
+    };
+    let entries = fs::read_dir("/nix/store")?.map(|entry| Ok(entry?.path()));
+    Ok(entries.collect::<Result<Vec<_>>>()?.into_iter().filter(is_archive).collect())
+}
+
+// hazard: The bill names no licence of a crate, or another one on a machine that took the build from a cache.
+// class: A signed statement depends on the machine that signs.
+// members: one download for each crate, one folder of archives, archives that the store lacks or cannot get
+// now: licences come from the archives that the lock fixes; they are fetched where they are missing, or nothing is signed
+#[test]
+fn crates_have_the_licences_of_cargo_metadata_also_when_the_store_lacks_their_sources() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.25:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    // Nix's sandbox has a `/dev/shm` of its own, where temporary folders may be.
+    let outside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let crates = outside.path().to_owned();
+    // Other tests share the store.
+    let unique = folder.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let unique: String = unique.chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = |short: &str| named(&unique, short);
+    fs::create_dir_all(crates.join("staging/tarballs"))?;
+    let package = |name: &str, more: &str| {
+        format!("[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n{more}\n")
+    };
+    let needs = |some: &[(&str, &str)]| {
+        let names: Vec<_> = some.iter().map(|(short, _)| name(short)).collect();
+        format!("dependencies = {}", json!(names))
+    };
+    let (single, staged) = CRATES.split_at(SINGLE);
+    let mut lock = "version = 4\n".to_owned();
+    lock += &package("tiny", &needs(single).replace(']', ",\"own\"]"));
+    lock += &package("staged", &needs(staged));
+    lock += &package("own", "");
+    for (short, fields) in CRATES {
+        let sha256 = pack(&crates, &name(short), fields)?;
+        let index = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+        lock += &package(&name(short), &format!("{index}\nchecksum = \"{sha256}\""));
+        let file = format!("{}-1.0.0", name(short));
+        let staging = crates.join(format!("staging/tarballs/{file}.tar.gz"));
+        fs::copy(crates.join(format!("{file}.crate")), staging)?;
+    }
+    let hash = tool("nix-hash", &["--type", "sha256", "staging"], &crates)?;
+    let flake = CRATES_FLAKE.replace("STAGED", hash.trim());
+    let flake = flake.replace("FOLDER", &crates.display().to_string());
+    sandbox.write("sources/tiny/flake.nix", &flake)?;
+    sandbox.write("sources/tiny/Cargo.lock", &lock)?;
+    let workspace = "[workspace]\nmembers = [\"own\", \"staged\"]\n[workspace.package]\nlicense = \"EUPL-1.2\"\n";
+    let manifest = |title: &str, some: &[(&str, &str)], more: &str| {
+        let needed = some.iter().map(|(short, _)| format!("{} = \"1\"\n", name(short)));
+        let needed: String = needed.collect();
+        format!(
+            "[package]\nname = \"{title}\"\nversion = \"1.0.0\"\n{more}\n[lib]\npath = \"lib.rs\"\n[dependencies]\n{needed}"
+        )
+    };
+    let root = manifest("tiny", single, "") + "own = { path = \"own\" }\n" + workspace;
+    sandbox.write("sources/tiny/Cargo.toml", &root)?;
+    sandbox
+        .write("sources/tiny/own/Cargo.toml", &manifest("own", &[], "license.workspace = true"))?;
+    sandbox.write("sources/tiny/staged/Cargo.toml", &manifest("staged", staged, ""))?;
+    for path in ["lib.rs", "own/lib.rs", "staged/lib.rs"] {
+        sandbox.write(&format!("sources/tiny/{path}"), "")?;
+    }
+    sandbox.commit("packages with crates")?;
+    use_crates(&sandbox, &crates)?;
+    let of_cargo = metadata(&crates, &sandbox.inside("sources/tiny"))?;
+
+    let staged_input = sandbox
+        .documents("staged")
+        .replace("./sources/tiny}", "./sources/tiny, attribute: staged}");
+    for (input, some) in [(sandbox.documents("tiny"), single), (staged_input.clone(), staged)] {
+        let applied = sandbox.expect(0, "apply", &input)?;
+        let bill = predicate(&sandbox, &applied[1], "cyclonedx")?;
+        let components = bill["components"].as_array().ok_or("no components")?;
+        let own = Some("own").filter(|_| some.len() == SINGLE).map(str::to_owned);
+        for name in some.iter().map(|(short, _)| name(short)).chain(own) {
+            let component = components.iter().find(|component| component["name"] == *name);
+            let licenses = &component.ok_or("no component")?["licenses"];
+            assert_eq!(Some(licenses), of_cargo.get(&name), "{name}");
+        }
+        sandbox.expect(0, "verify", &text(&applied))?;
+    }
+
+    // A result from a cache comes without its sources.
+    let delete = |count: usize| -> Test {
+        let paths = archives(&unique)?;
+        assert_eq!(paths.len(), count, "{paths:?}");
+        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let all: Vec<_> =
+            ["--delete"].into_iter().chain(paths.iter().map(String::as_str)).collect();
+        tool("nix-store", &all, folder.path()).map(drop)
+    };
+    let applied = sandbox.expect(0, "plan --check", &sandbox.documents("tiny"))?;
+    let bill = predicate(&sandbox, &applied[1], "cyclonedx")?;
+    delete(CRATES.len())?;
+    sandbox.expect(0, "plan --check", &sandbox.documents("tiny"))?;
+    assert!(archives(&unique)?.is_empty(), "a plan fetches nothing");
+    let again = sandbox.expect(0, "apply", &sandbox.documents("again"))?;
+    assert_eq!(predicate(&sandbox, &again[1], "cyclonedx")?, bill);
+
+    delete(SINGLE)?;
+    fs::remove_file(crates.join(format!("{}-1.0.0.crate", name("both"))))?;
+    let failed = sandbox.run("apply", &sandbox.documents("third"))?;
+    assert!(!failed.status.success(), "a bill without that licence would be another one");
+    let (status, _) = request(&server.1, "GET /v2/test/third/tags/list", "", b"")?;
+    assert_eq!(status, 404, "nothing is published");
+    Ok(())
+}
+
+fn named(unique: &str, short: &str) -> String {
+    format!("{unique}-{short}")
 }

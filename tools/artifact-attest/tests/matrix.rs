@@ -99,3 +99,31 @@ fn every_verb_works_with_giteas_registry() -> Test {
     let gitea = gitea::Gitea::start()?;
     every_verb("gitea", &gitea.proxy, &gitea.token)
 }
+
+// The fifth document begins when four others have ended, because four run at a time.
+#[test]
+fn real_registries_mount_a_blob_from_another_repository_of_the_run() -> Test {
+    let folder = tempfile::tempdir()?;
+    let servers = [
+        ("docker-registry", Server::docker("127.75.2.20:5000", folder.path(), true)?),
+        ("go-containerregistry", Server::ggcr("127.75.2.21:5000")?),
+        ("ociregistry", Server::strict("127.75.2.22:5000")?),
+    ];
+    for (name, server) in servers {
+        let sandbox = Sandbox::new(&server.1)?;
+        let noise: String = (0..40_000_u64).map(|at| (at * at % 1_000_003).to_string()).collect();
+        sandbox.write("a/large.yaml", format!("kind: ConfigMap\ndata: {{a: '{noise}'}}\n"))?;
+        sandbox.commit("a large file")?;
+        let documents = ["first", "second", "third", "fourth", "fifth"];
+        let documents = documents.map(|name| sandbox.artifact(name, "a", name));
+        let input = sandbox.project("") + &documents.concat();
+        let run = sandbox.run("apply", &input, &[])?;
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.success(), "{name}: {said}");
+        let published: Vec<_> = said.lines().filter(|line| line.contains("blobs sent: ")).collect();
+        let last = published.last().ok_or("nothing published")?;
+        assert!(last.contains("blobs sent: 1, already there: 1"), "{name}: {said}");
+        sandbox.expect(0, "verify", &text(&stub::written(&run)?))?;
+    }
+    Ok(())
+}

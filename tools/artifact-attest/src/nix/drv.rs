@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::remote::percent_encode_except;
 use serde_json::Value;
 
+use super::aterm::{Term, term};
 use crate::Error;
 
 /// Variables of a derivation that this program reads: names and sources in nixpkgs, and what nixpkgs'
 /// `buildRustPackage` and crane tell Cargo.
-const KEPT: [&str; 13] = [
+const KEPT: [&str; 14] = [
     "pname",
     "version",
     "name",
@@ -23,16 +24,18 @@ const KEPT: [&str; 13] = [
     "cargoDeps",
     "cargoVendorDir",
     "cargoArtifacts",
+    VENDOR_STAGING,
     "cargoBuildFlags",
     "cargoExtraArgs",
     "buildAndTestSubdir",
 ];
+/// Variable of nixpkgs' `fetchCargoVendor`: the folder with the archives of all crates of a lock
+/// (<https://github.com/NixOS/nixpkgs/blob/master/pkgs/build-support/rust/fetch-cargo-vendor.nix>).
+const VENDOR_STAGING: &str = "vendorStaging";
 /// Variables that only a build with Cargo has (nixpkgs `buildRustPackage`; crane).
 const OF_CARGO: [&str; 3] = ["cargoDeps", "cargoVendorDir", "cargoArtifacts"];
 /// Most derivations of one build. A system configuration of `NixOS` has about 10,000.
 const DERIVATIONS_MAX: usize = 200_000;
-/// Deepest nesting of a `.drv` file. Nix writes four levels.
-const DEPTH_MAX: usize = 8;
 
 /// One derivation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +64,13 @@ pub(crate) struct Fixed {
     /// Kind of the digest, for example `sha256` for a file and `narSha256` for a folder.
     pub(crate) algorithm: String,
     pub(crate) hex: String,
+}
+
+/// A derivation whose content is fixed by its hash, and the store path of that content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Download<'a> {
+    pub(crate) drv: &'a str,
+    pub(crate) path: &'a str,
 }
 
 /// Name and version of a package, and the name of its output.
@@ -182,75 +192,6 @@ fn kept(variables: Vec<[String; 2]>) -> BTreeMap<String, String> {
     kept
 }
 
-/// A value of the `ATerm` notation.
-enum Term {
-    Text(String),
-    /// A list or a tuple.
-    Many(Vec<Term>),
-}
-
-impl Term {
-    fn text(self) -> Option<String> {
-        if let Self::Text(text) = self { Some(text) } else { None }
-    }
-
-    fn many(self) -> Option<Vec<Self>> {
-        if let Self::Many(many) = self { Some(many) } else { None }
-    }
-
-    fn texts<const N: usize>(self) -> Option<[String; N]> {
-        let texts = self.many()?.into_iter().map(Self::text).collect::<Option<Vec<_>>>()?;
-        texts.try_into().ok()
-    }
-}
-
-/// Reads one term from the beginning of `rest`.
-fn term(rest: &mut &str, depth: usize) -> Option<Term> {
-    let open = rest.chars().next()?;
-    *rest = &rest[open.len_utf8()..];
-    let close = match open {
-        '"' => return text(rest).map(Term::Text),
-        '[' => ']',
-        '(' => ')',
-        _ => return None,
-    };
-    let mut many = Vec::new();
-    if depth > DEPTH_MAX {
-        return None;
-    }
-    loop {
-        if let Some(after) = rest.strip_prefix(close) {
-            *rest = after;
-            return Some(Term::Many(many));
-        }
-        if !many.is_empty() {
-            *rest = rest.strip_prefix(',')?;
-        }
-        many.push(term(rest, depth + 1)?);
-    }
-}
-
-/// Reads a text up to its closing quote.
-fn text(rest: &mut &str) -> Option<String> {
-    let mut text = String::new();
-    let mut letters = rest.char_indices();
-    loop {
-        match letters.next()? {
-            (at, '"') => {
-                *rest = &rest[at + 1..];
-                return Some(text);
-            }
-            (_, '\\') => text.push(match letters.next()?.1 {
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                letter => letter,
-            }),
-            (_, letter) => text.push(letter),
-        }
-    }
-}
-
 /// A derivation with everything that it needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Graph {
@@ -301,6 +242,30 @@ impl Graph {
     /// Returns everything that the build fixes by its hash.
     pub(crate) fn fixed(&self) -> BTreeSet<Fixed> {
         self.drvs.values().filter_map(Drv::fixed).collect()
+    }
+
+    /// Returns the files that the build fixes by their SHA-256, by that hash in hexadecimal.
+    pub(crate) fn files(&self) -> BTreeMap<&str, Download<'_>> {
+        let outputs = self
+            .drvs
+            .iter()
+            .flat_map(|(drv, made)| made.outputs.iter().map(move |output| (drv.as_str(), output)));
+        let files =
+            outputs.filter(|(_, output)| output.method == "sha256" && !output.path.is_empty());
+        files
+            .map(|(drv, output)| (output.hash.as_str(), Download { drv, path: &output.path }))
+            .collect()
+    }
+
+    /// Returns the folders with archives of crates that nixpkgs' `fetchCargoVendor` downloads.
+    pub(crate) fn vendored(&self) -> Vec<Download<'_>> {
+        let paths: BTreeSet<_> =
+            self.drvs.values().map(|drv| drv.variable(VENDOR_STAGING)).collect();
+        let made = paths.into_iter().filter_map(|path| {
+            let (path, (drv, _)) = self.makers.get_key_value(path)?;
+            Some(Download { drv, path })
+        });
+        made.filter(|download| self.is_fixed(download.drv)).collect()
     }
 
     /// Whether the derivation at `path` fixes its output, and therefore has access to the network.
@@ -432,6 +397,31 @@ mod tests {
             assert_eq!(graph.fixed().into_iter().collect::<Vec<_>>(), [expected]);
             assert!(graph.is_fixed("/s/src.drv") && !graph.is_fixed("/s/top.drv"));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn archives_of_crates_are_found_by_their_hash_or_in_the_folder_of_nixpkgs() -> Result<(), Error>
+    {
+        let output = |path: &str, method: &str, hash: &str| {
+            written(&format!("(\"out\",\"{path}\",\"{method}\",\"{hash}\")"), &[], &[])
+        };
+        let (hex, other) = ("ab".repeat(32), "cd".repeat(32));
+        let needs = ["/s/crate.drv", "/s/staging.drv", "/s/built.drv", "/s/one.drv", "/s/two.drv"];
+        let vendor =
+            |path: &str| written("(\"out\",\"/s/v\",\"\",\"\")", &[], &[("vendorStaging", path)]);
+        let graph = graph(&[
+            ("/s/top.drv", written("(\"out\",\"/s/y\",\"\",\"\")", &needs, &[])),
+            ("/s/crate.drv", output("/s/crate.tar.gz", "sha256", &hex)),
+            ("/s/staging.drv", output("/s/staging", "r:sha256", &other)),
+            ("/s/built.drv", output("/s/built", "", "")),
+            ("/s/one.drv", vendor("/s/staging")),
+            ("/s/two.drv", vendor("/s/built")), // content that is not fixed may differ by machine
+        ])?;
+        let archive = Download { drv: "/s/crate.drv", path: "/s/crate.tar.gz" };
+        assert_eq!(graph.files(), [(hex.as_str(), archive)].into());
+        let folder = Download { drv: "/s/staging.drv", path: "/s/staging" };
+        assert_eq!(graph.vendored(), [folder]);
         Ok(())
     }
 

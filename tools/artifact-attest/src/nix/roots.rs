@@ -43,7 +43,12 @@ impl Roots {
 
     /// Returns the path of the link to the result.
     pub(crate) fn link(&self) -> PathBuf {
-        self.folder.path().join("result")
+        self.link_of("result")
+    }
+
+    /// Returns the path of a link with another name. Nix appends `-2`, `-3` and so on for several store paths.
+    pub(crate) fn link_of(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::remote::percent_encode_except;
 use serde::Deserialize;
 
+pub(crate) use super::manifest::Manifest;
 use crate::nix::drv::Drv;
 
 /// Index of crates.io in a lock (<https://doc.rust-lang.org/cargo/reference/source-replacement.html>).
@@ -56,6 +57,11 @@ impl Package {
             && words.next().is_none_or(is_source)
     }
 
+    /// Whether the package belongs to the source itself.
+    pub(crate) fn is_own(&self) -> bool {
+        self.source.is_none()
+    }
+
     /// Returns the SHA-256 of the crate's archive.
     pub(crate) fn sha256(&self) -> Option<&str> {
         let is_sha256 =
@@ -94,24 +100,6 @@ fn without_login(url: &str) -> String {
     let end = rest.find('/').unwrap_or(rest.len());
     let host = rest[..end].rsplit('@').next().unwrap_or_default();
     format!("{scheme}://{host}{}", &rest[end..])
-}
-
-/// Manifest of a Cargo package or workspace, as far as this program reads it.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Manifest {
-    package: Option<ManifestPackage>,
-    workspace: Option<toml::Table>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ManifestPackage {
-    name: String,
-}
-
-impl Manifest {
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        toml::from_str(str::from_utf8(bytes).ok()?).ok()
-    }
 }
 
 /// Packages of a lock that a derivation builds.
@@ -160,8 +148,7 @@ impl Lock {
         if let Some(roots) = own(selected) {
             return roots;
         }
-        let package =
-            |manifest: &Manifest| manifest.package.as_ref().map(|package| package.name.clone());
+        let package = |manifest: &Manifest| manifest.name().map(str::to_owned);
         let folder = drv.variable("buildAndTestSubdir");
         if !folder.is_empty()
             && let Some(roots) =

@@ -28,7 +28,9 @@ fn derivation(meta: Meta) -> Derivation {
 }
 
 fn bill(derivation: &Derivation, built: &BuildResult, crates: Option<Crates>) -> Value {
-    let contents = Contents { time: "2026-11-30T19:00:00Z".to_owned(), crates };
+    let own_licenses =
+        [("own 1.0.0".to_owned(), CrateLicense::Declared("EUPL-1.2".to_owned()))].into();
+    let contents = Contents { time: "2026-11-30T19:00:00Z".to_owned(), crates, own_licenses };
     document(&Subject {
         digest: &Digest::of(b"manifest"),
         name: "greeter",
@@ -194,6 +196,64 @@ fn odd_descriptions_of_a_package_leave_the_bill_valid() {
         let greeter = component(&bill, OUT);
         assert!(greeter["cpe"].is_null() && greeter["externalReferences"].is_null());
     }
+}
+
+#[test]
+fn a_crate_has_the_licence_that_its_archive_declares() {
+    let declared = |text: &str| CrateLicense::Declared(text.to_owned());
+    let ack = |mut item: Value| {
+        let inner = if item["license"].is_null() { &mut item } else { &mut item["license"] };
+        inner["acknowledgement"] = json!("declared");
+        json!([item])
+    };
+    let expression = |text: &str| ack(json!({"expression": text}));
+    let name = |text: &str| ack(json!({"license": {"name": text}}));
+    let cases = [
+        (Some(declared("MIT OR Apache-2.0")), expression("MIT OR Apache-2.0")),
+        (
+            Some(declared("(MIT OR Apache-2.0) AND Unicode-3.0")),
+            expression("(MIT OR Apache-2.0) AND Unicode-3.0"),
+        ),
+        (
+            Some(declared("Apache-2.0 WITH LLVM-exception")),
+            expression("Apache-2.0 WITH LLVM-exception"),
+        ),
+        (Some(declared("GPL-2.0+")), expression("GPL-2.0+")), // deprecated, and on the list
+        (Some(declared("LicenseRef-own")), expression("LicenseRef-own")),
+        // Cargo's old form, which SPDX does not know.
+        (Some(declared("MIT/Apache-2.0")), name("MIT/Apache-2.0")),
+        (Some(declared("Apache 2.0")), name("Apache 2.0")),
+        (Some(declared("non-standard")), name("non-standard")),
+        (Some(declared("MIT OR")), name("MIT OR")),
+        (Some(CrateLicense::File("docs/EULA".to_owned())), name("see the crate's file docs/EULA")),
+        (None, Value::Null),
+    ];
+    let sha256 = |index: usize| format!("{index:064x}");
+    let of = |index: usize| {
+        format!(
+            "[[package]]\nname = \"n{index}\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{}\"\n",
+            sha256(index)
+        )
+    };
+    let text: String = (0..cases.len()).map(of).collect();
+    let text = text + "[[package]]\nname = \"own\"\nversion = \"1.0.0\"\n";
+    let lock = Lock::read(text.as_bytes()).expect("a lock");
+    let mut built = closure(&[OUT]);
+    let licenses = cases.iter().enumerate();
+    built.licenses = licenses
+        .filter_map(|(index, (license, _))| Some((sha256(index), license.clone()?)))
+        .collect();
+    let bill = bill(&derivation(Meta::default()), &built, Some(Crates::new(lock, None)));
+    is_valid(&bill);
+    let licenses = |name: &str| {
+        let mut all = bill["components"].as_array().into_iter().flatten();
+        all.find(|component| component["name"] == name)
+            .map_or(Value::Null, |component| component["licenses"].clone())
+    };
+    for (index, (_, expected)) in cases.iter().enumerate() {
+        assert_eq!(licenses(&format!("n{index}")), *expected);
+    }
+    assert_eq!(licenses("own"), expression("EUPL-1.2"));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Uploads that break off, and registries that answer them unusually.
 
-use std::sync::Mutex;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use serde_json::json;
 
 use crate::registries::{WITH_TOKEN, lock, quirky};
 use crate::stub::{Answer, Registry, Request, Sandbox, Test, error, serve, text};
@@ -140,6 +143,137 @@ fn an_upload_that_is_acknowledged_and_not_stored_is_an_error() -> Test {
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
     assert_eq!(run.status.code(), Some(100), "{said}");
     assert!(said.contains("does not have the blob"), "{said}");
+    Ok(())
+}
+
+/// Answers to a request to mount a blob from another repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mounting {
+    Mounts,
+    /// Opens an upload instead, as the specification permits.
+    Opens,
+    Refuses(u16),
+    /// The token service denies a token that may also read the other repository.
+    DeniesScope,
+}
+
+/// A registry whose repositories do not share blobs, unless they are mounted.
+struct Separate {
+    registry: Registry,
+    mounting: Mounting,
+    /// Address of the server, if it requires tokens.
+    tokens: Option<Arc<OnceLock<String>>>,
+    /// Repositories with the digests of their blobs.
+    blobs: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl Separate {
+    fn answer(&self, request: &Request) -> Option<Answer> {
+        let parameters: Vec<_> =
+            request.query.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        let all = |name: &str| {
+            let named = parameters.iter().filter(|(known, _)| *known == name);
+            named.map(|(_, value)| *value).collect::<Vec<_>>()
+        };
+        if request.path == "/token" {
+            let scopes = all("scope");
+            let is_denied = self.mounting == Mounting::DeniesScope && scopes.len() > 1;
+            let token = json!({"token": scopes.join("+")}).to_string();
+            let denied = || error(403, "DENIED", "no access to the other repository");
+            return Some(if is_denied { denied() } else { Answer::new(200, token) });
+        }
+        let repository = request.path.split('/').skip(2).take(2).collect::<Vec<_>>().join("/");
+        let (mount, from) = (all("mount"), all("from"));
+        if let Some(address) = &self.tokens {
+            let token = request.header("authorization");
+            let needed = [&repository].into_iter().map(String::as_str).chain(from.iter().copied());
+            let may = |name: &str| token.contains(&format!("repository:{name}:pull"));
+            if !needed.into_iter().all(may) {
+                let address = address.get()?;
+                let challenge = format!("Bearer realm=\"http://{address}/token\",service=\"x\"");
+                return Some(Answer::new(401, "").with("WWW-Authenticate", challenge));
+            }
+        }
+        let name = request.path.rsplit('/').next().unwrap_or_default().to_owned();
+        match (request.method.as_str(), mount.first()) {
+            ("HEAD", _) if request.path.contains("/blobs/") => {
+                // The upload to the first repository ends before this document gets an answer.
+                if repository == "test/second" && self.registry.names("test/first").is_empty() {
+                    return Some(Answer::new(429, "").with("Retry-After", "1"));
+                }
+                let has = lock(&self.blobs).contains(&(repository, name));
+                (!has).then(|| Answer::new(404, ""))
+            }
+            ("POST", Some(digest)) => match self.mounting {
+                Mounting::Mounts => {
+                    lock(&self.blobs).insert((repository, (*digest).to_owned()));
+                    Some(Answer::new(201, ""))
+                }
+                Mounting::Refuses(status) => Some(error(status, "DENIED", "no mounts here")),
+                Mounting::Opens | Mounting::DeniesScope => None,
+            },
+            ("PUT", _) if request.path.contains("/blobs/uploads/") => {
+                lock(&self.blobs).insert((repository, crate::stub::digest(&request.body)));
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+// hazard: Images with the same base send it once for each repository.
+// class: What the registry has is sent again.
+// members: registries that open an upload instead, deny the scope of the other repository, or know no mounts
+// now: a large blob is mounted from a repository of the same run and login; any other answer costs one request
+#[test]
+fn a_blob_of_another_repository_is_mounted_and_a_refusal_does_not_end_the_upload() -> Test {
+    let refusals = [401, 404, 405, 500].map(Mounting::Refuses);
+    let answers = [Mounting::Mounts, Mounting::Opens, Mounting::DeniesScope];
+    for mounting in answers.into_iter().chain(refusals) {
+        for has_tokens in [false, true] {
+            let host = Arc::<OnceLock<String>>::default();
+            let registry = Registry::default();
+            let tokens = has_tokens.then(|| host.clone());
+            let shared = registry.clone();
+            let separate = Separate { registry: shared, mounting, tokens, blobs: Mutex::default() };
+            let server = quirky(&registry, move |request| separate.answer(request))?;
+            let _ = host.set(server.address.clone());
+            let sandbox = Sandbox::new(&server.address)?;
+            let large = format!("kind: ConfigMap\ndata: {{a: {}}}\n", noise().repeat(3));
+            sandbox.write("a/large.yaml", large)?;
+            sandbox.commit("a large file")?;
+            let first = sandbox.project(WITH_TOKEN) + &sandbox.artifact("first", "a", "first");
+            let input = first + &sandbox.artifact("second", "a", "second");
+            let case = format!("{mounting:?}, tokens: {has_tokens}");
+            let applied = sandbox.expect(0, "apply", &input)?;
+            let seen = server.take();
+            let of = |name: &str| {
+                let within = format!("test/{name}/");
+                seen.iter().filter(|request| request.path.contains(&within)).collect::<Vec<_>>()
+            };
+            let large = |name: &str| {
+                of(name).iter().filter(|request| request.body.len() > 64 * 1024).count()
+            };
+            let mounts = |name: &str| {
+                of(name).iter().filter(|request| request.query.contains("mount=")).count()
+            };
+            assert_eq!((large("first"), mounts("first")), (1, 0), "{case}");
+            let sent = usize::from(mounting != Mounting::Mounts);
+            assert_eq!(large("second"), sent, "{case}");
+            if !has_tokens {
+                assert_eq!(mounts("second"), 1, "{case}");
+                let count =
+                    |name: &str| of(name).iter().filter(|request| request.method != "HEAD").count();
+                let expected = match mounting {
+                    Mounting::Mounts => count("first") - 1,
+                    Mounting::Opens | Mounting::DeniesScope => count("first"),
+                    Mounting::Refuses(_) => count("first") + 1,
+                };
+                assert_eq!(count("second"), expected, "{case}");
+            }
+            sandbox.expect(0, "verify", &text(&applied))?;
+        }
+    }
     Ok(())
 }
 

@@ -28,14 +28,19 @@ struct Session {
     received: u64,
 }
 
-/// Uploads `blob`, and retries within the limits of one call.
-pub(crate) fn upload(repository: &Repository, blob: &Blob) -> Result<(), ClientError> {
+/// Uploads `blob`, and retries within the limits of one call. `opened` is the URL of an upload that has just begun.
+pub(crate) fn upload(
+    repository: &Repository,
+    blob: &Blob,
+    opened: Option<String>,
+) -> Result<(), ClientError> {
+    let opened = RefCell::new(opened.map(|location| Session { location, received: 0 }));
     let session = RefCell::new(None);
     repository.again(|retries| {
         let known = session.take();
         let upload = Upload { repository, blob, retries };
         let begun = match known {
-            None => upload.begin()?,
+            None => opened.take().map_or_else(|| upload.begin(), Ok)?,
             // The response may be lost after the registry has stored the blob.
             Some(_) if repository.has(&blob.descriptor.digest)? => return Ok(()),
             Some(known) => match upload.resumed(known)? {

@@ -1,8 +1,10 @@
 //! Writer for an OCI registry.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ::remote::registry::{Body, Error as ClientError, Problem, Repository, Request};
+use ::remote::registry::{Body, Error as ClientError, Mount, Problem, Repository, Request};
 use ::remote::shown;
 use documents::WritePermit;
 use serde_json::{Value, json};
@@ -34,9 +36,11 @@ pub(crate) const DELETE: &str = "pull,push,delete";
 pub(crate) struct Writer {
     repository: Repository,
     reader: Reader,
+    /// Clients that may also read another repository, by its name; `None` after a refusal.
+    mounting: Mutex<BTreeMap<String, Option<Repository>>>,
 }
 
-/// Outcome of pushing a blob: sent, or already there.
+/// Outcome of pushing a blob: sent, or already at the registry, which may have had it in another repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Sent,
@@ -76,17 +80,50 @@ fn is_listed(list: &Referrers, pushed: &[Value], gone: &[Digest]) -> bool {
 impl Writer {
     /// Creates a writer whose tokens permit the actions of `reader`'s repository.
     pub(crate) fn new(reader: Reader, repository: &Repository, _: &WritePermit) -> Self {
-        Self { repository: repository.clone(), reader }
+        Self { repository: repository.clone(), reader, mounting: Mutex::default() }
     }
 
-    /// Uploads `blob` unless the repository has it. A small blob is sent in any case.
+    /// Uploads `blob` unless the repository has it, or can mount it from another one of this run. A small blob is sent
+    /// in any case.
     pub(crate) fn push(&self, blob: &Blob) -> Result<Pushed, Error> {
-        let is_large = blob.descriptor.size > UNASKED_BYTES_MAX;
-        if is_large && self.reader.has(&blob.descriptor.digest)? {
-            return Ok(Pushed::There);
+        let digest = &blob.descriptor.digest;
+        if blob.descriptor.size <= UNASKED_BYTES_MAX {
+            upload(&self.repository, blob, None)?;
+            return Ok(Pushed::Sent);
         }
-        upload(&self.repository, blob)?;
-        Ok(Pushed::Sent)
+        let mut pushed = Pushed::There;
+        if !self.reader.has(digest)? {
+            match self.mount(digest)? {
+                Mount::Mounted => {}
+                Mount::Begun(location) => {
+                    upload(&self.repository, blob, Some(location))?;
+                    pushed = Pushed::Sent;
+                }
+                Mount::Refused => {
+                    upload(&self.repository, blob, None)?;
+                    pushed = Pushed::Sent;
+                }
+            }
+        }
+        self.repository.record_blob(digest);
+        Ok(pushed)
+    }
+
+    /// Mounts a blob from another repository of this run. A repository from which the registry mounts nothing is not
+    /// asked again.
+    fn mount(&self, digest: &Digest) -> Result<Mount, Error> {
+        let Some(from) = self.repository.holder(digest) else { return Ok(Mount::Refused) };
+        let known = || self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = known()
+            .entry(from.clone())
+            .or_insert_with(|| Some(self.repository.also_pulling(&from)))
+            .clone();
+        let Some(client) = client else { return Ok(Mount::Refused) };
+        let answer = client.mount(digest, &from)?;
+        if answer == Mount::Refused {
+            known().insert(from, None);
+        }
+        Ok(answer)
     }
 
     /// Uploads a manifest under a tag or its digest.

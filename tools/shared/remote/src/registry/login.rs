@@ -157,8 +157,11 @@ impl Repository {
         let service = bearer.get("service").unwrap_or_default();
         let mut rejected = None;
         for actions in scopes(self.0.actions) {
-            let scope = format!("repository:{}:{actions}", self.0.name);
-            let (from, mut response) = self.ask(realm, service, &scope, retries)?;
+            let own = format!("repository:{}:{actions}", self.0.name);
+            let scopes = [own.as_str(), self.0.also.as_str()];
+            let scopes = scopes.into_iter().filter(|scope| !scope.is_empty());
+            let (from, mut response) =
+                self.ask(realm, service, &scopes.collect::<Vec<_>>(), retries)?;
             match response.status() {
                 StatusCode::OK => return token_of(&mut response, &from),
                 StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => {
@@ -178,18 +181,22 @@ impl Repository {
     }
 
     /// Sends one request for a token, and returns its URL with the response. An identity token is sent in
-    /// the body of a POST (<https://distribution.github.io/distribution/spec/auth/oauth/>).
+    /// the body of a POST, where a space separates the scopes
+    /// (<https://distribution.github.io/distribution/spec/auth/oauth/>).
     fn ask(
         &self,
         realm: &str,
         service: &str,
-        scope: &str,
+        scopes: &[&str],
         retries: &Retries<'_>,
     ) -> Result<(String, Response<ResponseBody>), Error> {
-        let (service, scope) = (percent_encode(service), percent_encode_except(scope, ":/,*"));
+        let service = percent_encode(service);
+        let scopes: Vec<_> =
+            scopes.iter().map(|scope| percent_encode_except(scope, ":/,*")).collect();
         let login = self.0.registry.login()?;
         if let Some(login) = login.filter(|login| login.user == IDENTITY_TOKEN) {
             let token = Zeroizing::new(percent_encode(login.token.text()?));
+            let scope = scopes.join("%20");
             let body = Zeroizing::new(format!(
                 "grant_type=refresh_token&client_id=holistic&service={service}&scope={scope}&refresh_token={}",
                 token.as_str()
@@ -200,6 +207,7 @@ impl Repository {
             return Ok((realm.to_owned(), response));
         }
         let join = if realm.contains('?') { '&' } else { '?' };
+        let scope = scopes.join("&scope=");
         let from = format!("{realm}{join}service={service}&scope={scope}");
         let mut head = http::Request::builder().uri(&from);
         if let Some(login) = login {

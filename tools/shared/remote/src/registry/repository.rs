@@ -50,10 +50,10 @@ pub struct Registry(Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) agent: Agent,
-    url: Url,
+    pub(super) url: Url,
     /// `None` for a URL without a host that a request can be sent to.
     origin: Option<Origin>,
-    login: OnceLock<Option<Login>>,
+    pub(super) login: OnceLock<Option<Login>>,
     limits: Limits,
     outage: Outage,
     flow: Flow,
@@ -142,6 +142,7 @@ impl Registry {
             registry: self.0.clone(),
             name: name.to_owned(),
             actions,
+            also: String::new(),
             authorization: Mutex::default(),
             turn: Mutex::default(),
             standing: Mutex::new(Standing::Unasked),
@@ -161,7 +162,7 @@ impl Inner {
 }
 
 /// Returns scheme and host of the registry's API.
-fn site(url: &Url) -> String {
+pub(super) fn site(url: &Url) -> String {
     let scheme = if url.is_plain() { "http" } else { "https" };
     let host = if DOCKER_HUB.contains(&url.host()) { DOCKER_HUB_API } else { url.host() };
     format!("{scheme}://{host}")
@@ -175,6 +176,8 @@ pub(super) struct State {
     pub(super) registry: Arc<Inner>,
     pub(super) name: String,
     pub(super) actions: &'static str,
+    /// Scope of another repository that tokens must permit; empty if there is none.
+    pub(super) also: String,
     pub(super) authorization: Mutex<Option<String>>,
     /// Held while one of several parallel requests logs in.
     pub(super) turn: Mutex<()>,
