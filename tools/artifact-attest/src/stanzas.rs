@@ -165,12 +165,13 @@ fn globs(repository: &str, ends: &[&str], before: &str) -> String {
         [DOCKER_HUB[0], DOCKER_HUB[1], ""].map(|host| format!("{host}{path}")).to_vec()
     });
     let lines = spellings.iter().flat_map(|name| ends.iter().map(move |end| (name, end)));
-    lines.map(|(name, end)| format!("{before}'{name}{end}'\n")).collect()
+    lines.flat_map(|(name, end)| [before, "'", name, end, "'\n"]).collect()
 }
 
 /// Returns `pem` with `indent` spaces before each line.
 fn indented(pem: &str, indent: usize) -> String {
-    pem.trim_end().lines().map(|line| format!("{:indent$}{line}\n", "")).collect()
+    let margin = " ".repeat(indent);
+    pem.trim_end().lines().flat_map(|line| [margin.as_str(), line, "\n"]).collect()
 }
 
 #[cfg(test)]

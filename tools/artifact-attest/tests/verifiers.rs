@@ -259,12 +259,12 @@ fn each_verifier_accepts_the_artifact_and_refuses_every_other_signature() -> Tes
     judge("a changed signature", &documents, &[])?;
 
     let restore = |kind| {
-        let restored = tags.iter().map(|(tag, _)| tag).filter(|tag| tag.kind == kind);
-        restored.map(|tag| tag.put(&tag.manifest)).collect::<Test>()
+        let mut restored = tags.iter().map(|(tag, _)| tag).filter(|tag| tag.kind == kind);
+        restored.try_for_each(|tag| tag.put(&tag.manifest))
     };
     let delete = |kind| {
-        let deleted = tags.iter().map(|(tag, _)| tag).filter(|tag| tag.kind == kind);
-        deleted.map(Tag::delete).collect::<Test>()
+        let mut deleted = tags.iter().map(|(tag, _)| tag).filter(|tag| tag.kind == kind);
+        deleted.try_for_each(Tag::delete)
     };
     restore(MANIFEST)?;
     restore(INDEX)?;
