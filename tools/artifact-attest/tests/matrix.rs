@@ -57,7 +57,7 @@ fn every_verb(name: &str, proxy: &Proxy, password: &str) -> Test {
         .chain([key.as_str(), reference])
         .collect();
     tool("env", &cosign, &sandbox.outside(""))?;
-    // The form that podman, skopeo, Kyverno and cosign 2 read.
+    // The form that podman, skopeo, policy-controller and a ClusterPolicy of Kyverno read.
     let older = [&cosign[..3], &["--new-bundle-format=false"], &cosign[3..]].concat();
     tool("env", &older, &sandbox.outside(""))?;
 

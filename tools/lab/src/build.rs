@@ -69,7 +69,7 @@ fn build_one(
     place: &str,
 ) -> Result<(), Error> {
     documents::check_interrupt()?;
-    let module = paths.components.join(component.name);
+    let module = component.folder(&paths.components);
     let wanted = go_version(&module)?;
     install::compilers(&wanted, component.cgo)?;
     let parent = built.parent().unwrap_or(&paths.cache);

@@ -13,8 +13,11 @@ use crate::files;
 /// A Go module in `continuous-integration/components` and the programs that are built from it.
 #[derive(Debug)]
 pub(crate) struct Component {
-    /// Name of the component and of its folder.
+    /// Name of the component, and of its folder unless `module` names another one.
     pub(crate) name: &'static str,
+    /// Folder of a module that another component has as well; empty for a folder of its own. In one module,
+    /// both components have the same versions, so Go compiles their common packages once.
+    pub(crate) module: &'static str,
     /// Go packages, all built in one `go build`.
     pub(crate) packages: &'static [&'static str],
     /// Each program's name after the build and its name in the folder `bin`.
@@ -35,6 +38,7 @@ pub(crate) struct Component {
 
 const PLAIN: Component = Component {
     name: "",
+    module: "",
     packages: &[],
     programs: &[],
     linker: "",
@@ -136,6 +140,17 @@ pub(crate) const COMPONENTS: &[Component] = &[
         programs: &[("sops", "sops"), ("cosign", "cosign")],
         ..PLAIN
     },
+    // Verifiers of images beside cosign 3. `tester` is policy-controller's verification without a cluster.
+    Component {
+        name: "verifiers",
+        module: "oracles",
+        packages: &[
+            "github.com/sigstore/cosign/v2/cmd/cosign",
+            "github.com/sigstore/policy-controller/cmd/tester",
+        ],
+        programs: &[("cosign", "cosign2"), ("tester", "policy-tester")],
+        ..PLAIN
+    },
     Component {
         name: "actions",
         packages: &["github.com/nektos/act", "github.com/rhysd/actionlint/cmd/actionlint"],
@@ -184,6 +199,11 @@ impl Component {
         Ok(COMPONENTS.iter().filter(is_named).collect())
     }
 
+    /// Returns the folder of the component's Go module in the folder `components`.
+    pub(crate) fn folder(&self, components: &Path) -> PathBuf {
+        components.join(if self.module.is_empty() { self.name } else { self.module })
+    }
+
     /// Returns the flags of `go build`. They make the build reproducible: two builds give the same
     /// bytes. Debug information is switched off, because it is a tenth of the compiler's work
     /// and the linker would remove it again.
@@ -206,7 +226,7 @@ impl Component {
     /// Returns a digest of everything that decides the component's bytes: module versions, build
     /// flags, and the sources in this repository.
     pub(crate) fn key(&self, components: &Path) -> Result<String, Error> {
-        let folder = components.join(self.name);
+        let folder = self.folder(components);
         let mut parts = BTreeMap::new();
         let local = self.packages.iter().filter_map(|package| package.strip_prefix('.'));
         let sources =
