@@ -78,9 +78,11 @@ impl BuildPlan {
         Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
     }
 
-    /// Reads the manifests of the commit, and pins their images to `references`.
+    /// Reads the manifests of the commit, and pins their images to `references`. `key` is the digest of the key that signs
+    /// them.
     pub(crate) fn manifests(
         identity: &Identity,
+        key: &str,
         declared: &Manifests,
         references: BTreeMap<String, String>,
         tags: &[Tag],
@@ -91,7 +93,7 @@ impl BuildPlan {
             Error::Manifest { path, why: mistakes.join("; ") }
         })?;
         let pinned = manifests::pin(&written, &references)?;
-        let package = manifests::package(&pinned, &identity.source, &source.rev)?;
+        let package = manifests::package(&pinned, &identity.source, &source.rev, key)?;
         let product = Product::Manifests { written, references, package };
         Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
     }

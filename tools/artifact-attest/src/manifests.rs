@@ -82,8 +82,14 @@ pub(crate) fn pin(files: &Files, references: &BTreeMap<String, String>) -> Resul
     files.iter().map(pin).collect()
 }
 
-/// Packs `files` as an OCI artifact that Flux reads.
-pub(crate) fn package(files: &Files, source: &str, rev: &str) -> Result<Package, Error> {
+/// Annotation with the digest of the public key that signs the manifests.
+///
+/// The verifier of Flux's source-controller 1.9 waits without end at the bundles of two keys
+/// (<https://github.com/google/go-containerregistry/issues/2369>), so each key signs a manifest of its own.
+const SIGNING_KEY: &str = "io.github.zabronax.holistic.signing-key";
+
+/// Packs `files` as an OCI artifact that Flux reads. `key` is the digest of the key that signs it.
+pub(crate) fn package(files: &Files, source: &str, rev: &str, key: &str) -> Result<Package, Error> {
     let (layer, diff_id) = image::archive(files)
         .map_err(|source| Error::Unreadable { what: "the manifests".to_owned(), source })?;
     let config = crate::json::bytes(&json!({
@@ -95,7 +101,8 @@ pub(crate) fn package(files: &Files, source: &str, rev: &str) -> Result<Package,
     let (config, layer) = (Blob::new(FLUX_CONFIG, config), Blob::new(FLUX_LAYER, layer));
     let [of_config, of_layer]: [Descriptor; 2] =
         [config.descriptor.clone(), layer.descriptor.clone()];
-    let annotations = image::annotations(source, rev);
+    let mut annotations = image::annotations(source, rev);
+    annotations.insert(SIGNING_KEY.to_owned(), key.to_owned());
     let manifest = Manifest { annotations, ..Manifest::new(of_config, of_layer) }.bytes();
     Ok(Package { manifest, blobs: vec![layer, config] })
 }

@@ -171,7 +171,14 @@ impl<'a> Session<'a> {
                     let reference = facts::artifact(stream, image.as_str())?.reference;
                     references.insert(image.to_string(), reference);
                 }
-                BuildPlan::manifests(&self.identity, declared, references, &document.spec.tags)
+                let key = self.keys.current.id();
+                BuildPlan::manifests(
+                    &self.identity,
+                    &key,
+                    declared,
+                    references,
+                    &document.spec.tags,
+                )
             }
             None => Err(Error::NoShape),
         }

@@ -235,7 +235,7 @@ fn each_verifier_accepts_the_artifact_and_refuses_every_other_signature() -> Tes
     drop(server);
     let _server = registry(&folder.path().join("ours"))?;
     let ours = sandbox.expect_as(OURS, 0, "apply", &input)?;
-    assert_eq!(digest(&ours[1])?, digest(&theirs[1])?, "the key does not change the artifact");
+    assert_eq!(digest(&ours[1])?, digest(&theirs[1])?, "the key does not change an image");
     let other = sandbox.expect_as(OURS, 0, "apply", &input.replace("8080", "8081"))?;
 
     let documents = [&ours[1], &ours[2]];
@@ -275,4 +275,21 @@ fn each_verifier_accepts_the_artifact_and_refuses_every_other_signature() -> Tes
     judge("no signature", &documents, &[])?;
     restore(INDEX)?;
     judge("bundles alone", &documents, &BUNDLES)
+}
+
+// hazard: Flux delivers nothing after a rotation of the signing key, and waits without end.
+// class: A verifier meets signatures of several keys.
+// members: manifests that did not change since the rotation, a rotation back
+// now: the manifest names its key, so that each key signs a manifest of its own
+#[test]
+fn each_verifier_accepts_unchanged_manifests_after_a_rotation() -> Test {
+    let folder = tempfile::tempdir()?;
+    let sandbox = Sandbox::new(ADDRESS)?;
+    let input = sandbox.with_manifests("tiny");
+    let _server = registry(folder.path())?;
+    for key in [OURS, THEIRS, OURS] {
+        let signed = sandbox.expect_as(key, 0, "apply", &input)?;
+        judge("after a rotation", &[&signed[2]], &VERIFIERS.map(|(name, _)| name))?;
+    }
+    Ok(())
 }
