@@ -55,6 +55,13 @@
 
       devShells = eachSystem ({ pkgs, ... }: { default = pkgs.mkShell { packages = development pkgs; }; });
 
+      # `nix fmt`. The check `format` reports what it would change.
+      formatter = eachSystem ({ pkgs, ... }: pkgs.writeShellApplication {
+        name = "format";
+        runtimeInputs = [ pkgs.cargo pkgs.rustfmt ];
+        text = "cargo fmt --all";
+      });
+
       checks = eachSystem ({ system, pkgs, tools }:
         tools.programs
         // lib.concatMapAttrs (source: checks: lib.mapAttrs' (name: check: lib.nameValuePair "${source}-${name}" check) checks) (ofSources "checks" system)

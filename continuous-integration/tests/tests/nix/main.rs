@@ -26,7 +26,9 @@ fn a_user_needs_no_tool_but_nix() -> Test {
     the_flake_has_every_output(&machine)?;
     a_program_depends_only_on_its_folder_and_shared_folders(&machine)?;
     every_check_builds(&machine)?;
+    a_foreign_crate_is_compiled_once(&machine)?;
     a_program_is_one_static_file_with_its_pages(&machine)?;
+    the_formatter_formats_as_the_check_does(&machine)?;
     every_app_runs(&machine)?;
     the_development_shell_has_what_the_work_needs(&machine)?;
     programs_are_published_as_images(&machine)?;
@@ -68,13 +70,46 @@ fn the_flake_has_every_output(machine: &Machine) -> Test {
     .concat();
     assert_eq!(names_of("apps"), set(&apps));
     assert_eq!(names_of("devShells"), set(&["default"]));
+    assert!(outputs["formatter"]["x86_64-linux"]["name"].is_string(), "{outputs}");
     assert!(names_of("checks").is_superset(&set(&[&PROGRAMS[..], &["format", "manual"]].concat())));
     for source in sources {
         assert!(names_of("checks").contains(&format!("{source}-default")), "{source}");
     }
     assert_eq!(names_of("hydraJobs"), names_of("checks"), "Hydra builds every check");
+    a_jobset_builds_them()?;
     let templates = machine.tools.sh("ls templates")?;
     assert_eq!(names(&outputs["templates"]), set(&templates.lines().collect::<Vec<_>>()));
+    Ok(())
+}
+
+/// Checks the declarative jobsets by the rules of Hydra's `validateDeclarativeJobset`
+/// (<https://github.com/NixOS/hydra/blob/master/src/lib/Hydra/Helper/AddBuilds.pm>, 2026-11): the keys
+/// that Hydra reads, and for the type 1 a flake and no expression. In a file of objects alone, each
+/// object is a jobset.
+fn a_jobset_builds_them() -> Test {
+    let file = repository_tests::root().join("continuous-integration/hydra.json");
+    let jobsets: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
+    let main = jobsets["main"].as_object().ok_or("no jobset")?;
+    let keys: Vec<_> = main.keys().map(String::as_str).collect();
+    let read = [
+        "checkinterval",
+        "description",
+        "emailoverride",
+        "enabled",
+        "enableemail",
+        "flake",
+        "hidden",
+        "inputs",
+        "keepnr",
+        "schedulingshares",
+        "type",
+    ];
+    assert_eq!(keys, read);
+    assert_eq!(main["type"], 1);
+    assert!(jobsets.as_object().is_some_and(|all| all.values().all(Value::is_object)));
+    let readme = fs::read_to_string(repository_tests::root().join("README.md"))?;
+    let flake = main["flake"].as_str().ok_or("no flake")?;
+    assert!(readme.contains(&format!("nix run {flake}#lifecycle")), "{flake}");
     Ok(())
 }
 
@@ -117,6 +152,34 @@ fn every_check_builds(machine: &Machine) -> Test {
     let outputs = sources.lines().map(check).collect::<Vec<_>>().join(" ");
     machine.sh(machine.tools.root(), &format!("nix build --no-link $NIXPKGS {outputs}"))?;
     machine.sh(machine.tools.root(), "nix flake check $NIXPKGS")?;
+    Ok(())
+}
+
+/// Counts the crates that cargo compiled in each derivation, in the logs that Nix keeps.
+fn a_foreign_crate_is_compiled_once(machine: &Machine) -> Test {
+    let root = machine.tools.root();
+    let outputs = [&PROGRAMS[..], &["lab"]]
+        .concat()
+        .iter()
+        .map(|name| format!(".#{name}"))
+        .collect::<Vec<_>>();
+    let programs = format!("nix path-info --derivation $NIXPKGS {}", outputs.join(" "));
+    let programs = machine.sh(root, &programs)?;
+    // Cargo prints the path of each crate of the workspace.
+    let foreign = |derivation: &str| -> Test<BTreeSet<String>> {
+        let log = machine.sh(root, &format!("nix log {derivation}"))?;
+        assert!(log.contains("Finished `release` profile"), "{derivation}: {log}");
+        let crates = log.lines().filter_map(|line| line.trim_start().strip_prefix("Compiling "));
+        Ok(crates.filter(|line| !line.contains('(')).map(str::to_owned).collect())
+    };
+    let needed = format!("nix-store --query --requisites {}", programs.replace('\n', " "));
+    let needed = machine.sh(root, &needed)?;
+    let one = |name: &str| needed.lines().find(|path| path.contains(name)).ok_or("no derivation");
+    let compiled = foreign(one("-holistic-dependencies-")?)?;
+    assert!(compiled.len() > 200, "{compiled:?}");
+    for derivation in programs.lines().chain([one("-holistic-shared-")?]) {
+        assert_eq!(foreign(derivation)?, BTreeSet::new(), "{derivation}");
+    }
     Ok(())
 }
 
@@ -173,6 +236,18 @@ fn archives_hold_what_a_user_installs(machine: &Machine) -> Test {
         let version = machine.sh(&machine.folder("elsewhere")?, &install)?;
         assert!(version.starts_with(&format!("{program} ")), "{version}");
     }
+    Ok(())
+}
+
+/// `nix fmt` changes nothing in a checkout that the check `format` accepts.
+fn the_formatter_formats_as_the_check_does(machine: &Machine) -> Test {
+    let root = machine.tools.root();
+    let spoil =
+        "cp tools/flux-seed/src/main.rs kept && printf '\\n\\n' >>tools/flux-seed/src/main.rs";
+    machine.sh(
+        root,
+        &format!("{spoil} && nix fmt $NIXPKGS && cmp kept tools/flux-seed/src/main.rs && rm kept"),
+    )?;
     Ok(())
 }
 
