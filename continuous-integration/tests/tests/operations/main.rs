@@ -37,14 +37,27 @@ const CHANGES: [&str; 3] = [
 const END_AND_BEGINNING: [&str; 3] =
     ["knowledge/runbooks/sunset.md", "knowledge/runbooks/disaster.md", "README.md"];
 
+/// The page that creates every resource at the beginning, and removes it at the end.
+const TUTORIAL: &str = "knowledge/tutorial/from-nothing-and-back.md";
+
+/// Heading of the tutorial at which the way back begins.
+const WAY_BACK: &str = "## 8. Back to nothing";
+
 #[test]
 fn workflows_give_the_result_of_the_pipe_and_every_page_runs() -> Test {
     let project = Project::new("127.97.0.0/16")?;
     let input = project.up()?;
-    forward(&project, "apply", &input, 0)?;
+    fs::write(project.root().join(".lab/lab.json"), &input)?;
+    let tutorial = fs::read_to_string(project.root().join(TUTORIAL))?;
+    let heading = tutorial.lines().position(|line| line == WAY_BACK).ok_or("no way back")?;
+    let (forth, back) = blocks(&tutorial).into_iter().partition(|block| block.line <= heading);
+    // In place of the folders that the page names.
+    let documents = "documents=(.lab/lab.json)\n";
+    run_blocks(&project, TUTORIAL, documents, forth)?;
     actions::workflows_give_the_result_of_the_pipe(&project, &input)?;
     forward(&project, "apply", &input, 0)?; // the workflows' clone has pushed a change that this folder lacks
-    every_page_runs(&project)
+    every_page_runs(&project)?;
+    run_blocks(&project, TUTORIAL, documents, back)
 }
 
 fn every_page_runs(project: &Project) -> Test {
@@ -61,16 +74,21 @@ fn every_page_runs(project: &Project) -> Test {
     Ok(())
 }
 
-/// Runs the blocks of a page in order in one shell, so that a block can use an earlier variable.
 fn run(project: &Project, page: &str) -> Test {
     let text = fs::read_to_string(project.root().join(page))?;
-    let blocks: Vec<Block> = blocks(&text).into_iter().filter(|block| block.info == "sh").collect();
+    run_blocks(project, page, "", blocks(&text))
+}
+
+/// Runs `before` and then those of the page's `blocks` that hold commands in one shell, so that a
+/// block can use an earlier variable.
+fn run_blocks(project: &Project, page: &str, before: &str, mut blocks: Vec<Block>) -> Test {
+    blocks.retain(|block| block.info == "sh");
     assert!(!blocks.is_empty(), "{page} has commands");
     let script = |block: &Block| format!("echo '{page}:{}' >&2\n{}", block.line, block.text);
     let script: Vec<_> = blocks.iter().map(script).collect();
     say(page);
     // Tasks use the programs that this test uses, and build none.
     let programs = format!("export HOLISTIC_PROGRAMS={}\n", programs().display());
-    project.sh(&format!("# {page}\n{programs}{}", script.concat()))?;
+    project.sh(&format!("# {page}\n{programs}{before}{}", script.concat()))?;
     Ok(())
 }
