@@ -77,8 +77,14 @@ need() {
 # Builds the programs and the lab, unless they are already built, and puts them first in PATH.
 programs() {
   if [ -z "$built" ]; then
-    say "building the programs with cargo; the first build takes minutes"
+    local stamp=$CARGO_TARGET_DIR/debug/built # has the time of the last build
+    if [ ! -e "$stamp" ]; then
+      say "building the programs with cargo; the first build takes minutes"
+    elif [ -n "$(find "$tools/tools" "$tools/Cargo.lock" -newer "$stamp" \( -name '*.rs' -o -name 'Cargo.*' \) -print -quit)" ]; then
+      say "building the programs with cargo"
+    fi
     cargo build --locked --quiet --workspace --bins --manifest-path "$tools/Cargo.toml"
+    touch "$stamp"
   fi
   export PATH=${built:-$CARGO_TARGET_DIR/debug}:$LAB_BIN:$PATH
 }

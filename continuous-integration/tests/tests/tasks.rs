@@ -229,6 +229,27 @@ fn the_check_knows_every_package_that_the_lab_installs() -> Test {
     Ok(())
 }
 
+#[test]
+fn a_task_names_a_build_only_when_there_is_something_to_build() -> Test {
+    let machine = Machine::new()?;
+    for (program, script) in
+        [("git", "exit 0"), ("lab", "exit 0"), ("cargo", "mkdir -p $CARGO_TARGET_DIR/debug")]
+    {
+        machine.stand_in(program, script)?;
+    }
+    machine.borrow("find")?;
+    let said = || Ok::<_, Box<dyn Error>>(stderr(&machine.task("lab", &["status"]).output()?));
+    let message = "building the programs with cargo";
+    assert_eq!(said()?, format!("{message}; the first build takes minutes\n"));
+    assert_eq!(said()?, "");
+    // Every source is newer than a build of 1970.
+    let old = fs::File::options().write(true).open(machine.path("target/debug/built"))?;
+    old.set_modified(std::time::UNIX_EPOCH)?;
+    assert_eq!(said()?, format!("{message}\n"));
+    assert_eq!(said()?, "");
+    Ok(())
+}
+
 /// A machine whose programs only write their command line to `$HOME/called`.
 fn sunset() -> Test<Machine> {
     let machine = Machine::new()?;
