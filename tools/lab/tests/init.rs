@@ -108,7 +108,10 @@ fn init_makes_a_project_that_every_program_accepts() -> Test {
             assert!(project.contains(part), "{part} is not in {project}");
         }
         assert_eq!(project.matches("verificationKeys:").count(), 1, "{project}");
-        assert!(newcomer.read("project/repository.yaml")?.contains("owner: Octocat"));
+        let repository = newcomer.read("project/repository.yaml")?;
+        for part in ["owner: Octocat", "\n  visibility: private"] {
+            assert!(repository.contains(part), "{part} is not in {repository}");
+        }
         assert!(newcomer.read("machines/prod/cluster.yaml")?.contains("project: shop"));
         assert!(!newcomer.project().join("project/test-identity.txt").exists());
 

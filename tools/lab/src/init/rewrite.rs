@@ -79,6 +79,8 @@ impl<'a> Names<'a> {
                 let (old, bucket) =
                     (format!("{}-drain", self.old_name), format!("{}-drain", self.name));
                 new = replace(&new, "bucket: ", &old, &bucket);
+                // Publishing is the user's own decision.
+                new = replace(&new, "visibility: ", "public", "private");
             }
             if path == root.join(PROJECT) {
                 new = with_recipients(&new, recipients)
