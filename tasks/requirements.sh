@@ -13,7 +13,7 @@ meminfo=${MEMINFO:-/proc/meminfo} # a test names another file
 
 # Programs and their Debian packages: those that the lab installs (tools/lab/src/install.rs), and those of tasks/test.
 lab_packages="docker-registry=docker-registry git=git jq=jq setsid=util-linux age=age nix=nix-bin gcc=gcc tar=tar containerd=containerd crun=crun host-local=containernetworking-plugins ip=iproute2 unshare=util-linux python3=python3 xz=xz-utils"
-test_packages="curl=curl git-lfs=git-lfs iptables=iptables npm=npm openssl=openssl zstd=zstd"
+test_packages="curl=curl git-lfs=git-lfs iptables=iptables newuidmap=uidmap npm=npm openssl=openssl podman=podman zstd=zstd"
 
 # requirements TASK [COMPONENT…]: ends the task if something is missing. Without a component, nothing of the lab is needed.
 requirements() {

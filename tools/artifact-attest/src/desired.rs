@@ -23,6 +23,17 @@ pub struct Desired {
     pub tags: Vec<Deferred<String>>,
     /// Statements that must be signed about the manifest.
     pub statements: BTreeSet<Predicate>,
+    /// Store path that a binary cache must have; `None` if the document declares no cache.
+    pub cache: Option<CachedPath>,
+}
+
+/// A store path, and the binary cache that must have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedPath {
+    /// Store path of the build result, for example `/nix/store/…-greeter-1.0`.
+    pub path: String,
+    /// URL of the binary cache.
+    pub cache: String,
 }
 
 /// Build of one derivation.

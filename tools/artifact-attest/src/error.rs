@@ -196,6 +196,22 @@ pub enum Error {
         /// Cause, as far as Nix tells it.
         cause: NixCause,
     },
+    /// The binary cache cannot be read or written.
+    #[error("Nix cannot use the binary cache {url}:\n{said}")]
+    BinaryCache {
+        /// URL of the cache.
+        url: String,
+        /// Last lines of Nix's output.
+        said: String,
+        /// Whether the network is the cause.
+        temporary: bool,
+    },
+    /// The result in the store is not the one that was published.
+    #[error("the store has another result of {path} than the one that was published")]
+    OtherResult {
+        /// Store path of the build result.
+        path: String,
+    },
     /// A `.drv` file has another form than this version reads.
     #[error("the derivation {path} has an unknown format")]
     DerivationUnknown {
@@ -292,6 +308,8 @@ impl Diagnostic for Error {
             Self::Build { .. } => Reason::BuildFailed,
             Self::BuildTimeout { .. } | Self::EvaluationTimeout { .. } => Reason::TimedOut,
             Self::NotReproducible { .. } => Reason::NotReproducible,
+            Self::OtherResult { .. } => Reason::Corrupt,
+            Self::BinaryCache { .. } => Reason::BinaryCacheFailed,
             Self::Nix { .. } | Self::NixGarbled { .. } | Self::DerivationUnknown { .. } => {
                 Reason::NixFailed
             }
@@ -373,7 +391,8 @@ impl Diagnostic for Error {
             Self::CannotStart { .. } => {
                 "correct `image.entrypoint` or what the flake installs (`ls result/bin` after `nix build`)"
             }
-            Self::Evaluation { temporary: true, .. } => {
+            Self::Evaluation { temporary: true, .. }
+            | Self::BinaryCache { temporary: true, .. } => {
                 "run the same command again when the network works"
             }
             Self::Evaluation { .. } => {
@@ -390,6 +409,12 @@ impl Diagnostic for Error {
                 return Some(format!(
                     "nothing was published or signed; `nix-store --realise --check -K {path}` keeps both results for a comparison; `rebuild: skip` disables the second build"
                 ));
+            }
+            Self::BinaryCache { .. } => {
+                "check `endpoints.nix.cache` of the Project: the URL, and credentials that may read and write; a Nix without S3 (`nix copy --to s3://…` says so) needs another build of Nix, or a cache in a folder"
+            }
+            Self::OtherResult { .. } => {
+                "the image was published from another machine's build: remove the result from the store (`nix-store --delete`), so that it is built again, or publish a new commit"
             }
             Self::NixGarbled { .. } | Self::DerivationUnknown { .. } => {
                 "use a version of Nix from 2.8 to the newest that this version supports"
@@ -437,7 +462,8 @@ impl Diagnostic for Error {
             | Self::EvaluationTimeout { .. }
             | Self::SourceUnknown { is_unreachable: true, .. }
             | Self::Unlisted { .. }
-            | Self::Evaluation { temporary: true, .. } => Exit::Temporary,
+            | Self::Evaluation { temporary: true, .. }
+            | Self::BinaryCache { temporary: true, .. } => Exit::Temporary,
             Self::NoRegistry
             | Self::Tool { .. }
             | Self::Unreadable { .. }
@@ -448,6 +474,8 @@ impl Diagnostic for Error {
             | Self::Evaluation { .. }
             | Self::Build { .. }
             | Self::NotReproducible { .. }
+            | Self::BinaryCache { .. }
+            | Self::OtherResult { .. }
             | Self::NixGarbled { .. }
             | Self::DerivationUnknown { .. }
             | Self::Invisible { .. }

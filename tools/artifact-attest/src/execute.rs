@@ -72,6 +72,12 @@ pub(crate) fn execute(
             session.writer(permit).put(tag, media_type(manifest), manifest)?;
             Ok(String::new())
         }
+        Step::Cache { .. } => {
+            // The store has the result of another run only until its garbage is collected.
+            let built = session.build_plan()?.build(&session.nix(), permit)?;
+            session.copy_to_cache(&built, observation.published()?, permit)?;
+            Ok(format!("store paths: {}", built.closure.len()))
+        }
         Step::Withdraw { digest, tags } => {
             let remover = session.writer(permit);
             for tag in tags {

@@ -235,6 +235,12 @@ pub(crate) fn is_network(said: &str) -> bool {
     last_error(said).iter().any(|line| is_network_error(line))
 }
 
+/// Whether the client of S3 in Nix did not reach the server. It has the numbers of curl's errors: 6 no such host, 7
+/// no connection, 28 time limit (<https://curl.se/libcurl/c/libcurl-errors.html>).
+pub(crate) fn is_network_of_s3(said: &str) -> bool {
+    ["curlCode: 6,", "curlCode: 7,", "curlCode: 28,"].iter().any(|code| said.contains(code))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

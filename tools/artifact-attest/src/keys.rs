@@ -5,6 +5,7 @@ use documents::{Declared, Derived};
 use secrets::PhaseKey;
 
 use crate::Error;
+use crate::binary_cache::CacheKey;
 use crate::bundle::{Public, Signing};
 use crate::rebuild_cache::RebuildCache;
 
@@ -59,9 +60,10 @@ impl Keys {
     }
 }
 
-/// Secrets of `apply`: the signing key, and the cache of completed second builds.
+/// Secrets of `apply`: the signing keys, and the cache of completed second builds.
 pub(crate) struct Signer {
     pub(crate) signing: Signing,
+    pub(crate) cache: CacheKey,
     pub(crate) rebuild_cache: RebuildCache,
 }
 
@@ -74,7 +76,8 @@ impl Signer {
         if signs != known {
             return Err(Error::ForeignKey { signs, known });
         }
-        Ok(Self { signing, rebuild_cache: RebuildCache::new(key) })
+        let cache = CacheKey::new(project, &key);
+        Ok(Self { signing, cache, rebuild_cache: RebuildCache::new(key) })
     }
 }
 
@@ -92,7 +95,12 @@ fn signing(project: &Declared<Project>, key: &PhaseKey) -> Signing {
 
 /// Derives all secrets of one artifact of `project`.
 pub(crate) fn derived(project: &Declared<Project>) -> Result<Vec<Derived>, Error> {
-    let signing = signing(project, &contract::phase_key(project, PHASE)?);
-    let public = signing.public.pem().into_bytes().into();
-    Ok(vec![Derived::new("signing.key", signing.pem()), Derived::new("signing.pub", public)])
+    let key = contract::phase_key(project, PHASE)?;
+    let (signing, cache) = (signing(project, &key), CacheKey::new(project, &key));
+    Ok(vec![
+        Derived::new("signing.key", signing.pem()),
+        Derived::new("signing.pub", signing.public.pem().into_bytes().into()),
+        Derived::new("cache.key", cache.secret()),
+        Derived::new("cache.pub", cache.public().into_bytes().into()),
+    ])
 }

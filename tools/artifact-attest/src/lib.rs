@@ -16,6 +16,7 @@
 //! read from the published provenance, so that a machine with another Nix accepts it.
 
 mod base;
+mod binary_cache;
 mod build_plan;
 mod bundle;
 mod cli;

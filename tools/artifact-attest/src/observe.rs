@@ -70,7 +70,7 @@ impl Published {
         let (digest, tag) = (Deferred::AfterApply, Deferred::AfterApply);
         let statements = [Predicate::Provenance, Predicate::Signature].into();
         let tags = vec![Deferred::AfterApply; tags];
-        let desired = Desired { build: None, digest, tag, tags, statements };
+        let desired = Desired { build: None, digest, tag, tags, statements, cache: None };
         Self::unknown(desired, None, BTreeMap::new())
     }
 }
@@ -148,8 +148,9 @@ pub(crate) fn observe(
             tag: Deferred::Value(tag),
             tags: tags.into_iter().map(Deferred::Value).collect(),
             statements: statements.keys().copied().collect(),
+            cache: None,
         },
-        actual: ActualState { tagged, named, whole, attested },
+        actual: ActualState { tagged, named, whole, attested, cached: false },
         manifest,
         built,
         statements,
@@ -260,6 +261,7 @@ impl Inspection<'_> {
             tag: Deferred::Value(self.tag.to_owned()),
             tags: tags.into_iter().map(Deferred::Value).collect(),
             statements: self.build_plan.predicates(),
+            cache: None,
         };
         Published::unknown(desired, names.tagged, names.named)
     }

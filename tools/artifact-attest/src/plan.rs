@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::desired::{Build, Desired};
+use crate::desired::{Build, CachedPath, Desired};
 use crate::oci::Digest;
 use crate::statement::Predicate;
 use crate::step::Step;
@@ -18,6 +18,8 @@ pub struct ActualState {
     pub whole: bool,
     /// Statements that exist byte for byte as declared, signed by the current key.
     pub attested: BTreeSet<Predicate>,
+    /// Whether the binary cache has the build result, with a signature of the project's key.
+    pub cached: bool,
 }
 
 /// A manifest in a registry, with the signed statements about it.
@@ -50,7 +52,7 @@ pub enum Owner {
 /// Returns the steps from `actual` to one that holds `desired`.
 #[must_use]
 pub fn plan(desired: &Desired, actual: &ActualState) -> Vec<Step> {
-    let Desired { build, digest, tag, tags, statements } = desired;
+    let Desired { build, digest, tag, tags, statements, cache } = desired;
     let mut steps = Vec::new();
     if let Some(Build { derivation, twice }) = build {
         steps.push(Step::Build { derivation: derivation.clone() });
@@ -77,6 +79,11 @@ pub fn plan(desired: &Desired, actual: &ActualState) -> Vec<Step> {
         if known.is_none() || from.as_ref() != known {
             steps.push(Step::Tag { tag: tag.clone(), from, to: digest.clone() });
         }
+    }
+    if let Some(CachedPath { path, cache }) = cache
+        && !actual.cached
+    {
+        steps.push(Step::Cache { path: path.clone(), cache: cache.clone() });
     }
     steps
 }
@@ -144,9 +151,12 @@ mod tests {
                 for attested in subsets() {
                     for latest in [None, Some(digest("this")), Some(digest("that"))] {
                         let named = latest.map(|digest| ("latest".to_owned(), digest));
-                        let (tagged, attested) = (tagged.clone(), attested.clone());
-                        let named = named.into_iter().collect();
-                        worlds.push(ActualState { tagged, named, whole, attested });
+                        let named: BTreeMap<_, _> = named.into_iter().collect();
+                        for cached in [false, true] {
+                            let (tagged, named, attested) =
+                                (tagged.clone(), named.clone(), attested.clone());
+                            worlds.push(ActualState { tagged, named, whole, attested, cached });
+                        }
                     }
                 }
             }
@@ -159,7 +169,9 @@ mod tests {
         let build = digest.value().is_none().then_some(Build { derivation, twice: true });
         let tag = |name: &str| Deferred::Value(name.to_owned());
         let tags = vec![tag("v1"), tag("latest")];
-        Desired { build, digest, tag: tag("f00-1"), tags, statements }
+        let (path, cache) = ("/nix/store/x".to_owned(), "file:///cache".to_owned());
+        let cache = Some(CachedPath { path, cache });
+        Desired { build, digest, tag: tag("f00-1"), tags, statements, cache }
     }
 
     /// Returns the world after `step`, and asserts that no tag names an incomplete or unsigned
@@ -180,6 +192,10 @@ mod tests {
                     tag => actual.named.extend(tag.map(str::to_owned).zip(to)),
                 }
             }
+            Step::Cache { .. } => {
+                assert!(actual.whole, "the image comes first");
+                actual.cached = true;
+            }
             Step::Withdraw { .. } | Step::Detach { .. } => unreachable!("no step of a plan"),
         }
         actual
@@ -197,6 +213,10 @@ mod tests {
                 let names = ["latest", "v1"].map(|name| (name.to_owned(), digest("this")));
                 assert_eq!(end.named, names.into(), "reaches");
                 assert!(end.whole && end.attested.is_superset(&desired.statements), "reaches");
+                assert!(end.cached, "reaches");
+                let undeclared = Desired { cache: None, ..desired.clone() };
+                let is_cache = |step: &Step| matches!(step, Step::Cache { .. });
+                assert!(!plan(&undeclared, &before).iter().any(is_cache), "only if declared");
                 assert_eq!(plan(&desired, &end), [], "rests");
                 let more: BTreeSet<_> = end.attested.difference(&desired.statements).collect();
                 let before: BTreeSet<_> = before.attested.difference(&desired.statements).collect();
@@ -209,7 +229,9 @@ mod tests {
     fn plan_builds_twice_and_repeats_every_step_while_the_digest_is_unknown() {
         let desired = desired(ALL.into(), Deferred::AfterApply);
         for actual in worlds() {
-            let steps = plan(&desired, &actual);
+            let mut steps = plan(&desired, &actual);
+            let last = steps.pop_if(|step| matches!(step, Step::Cache { .. }));
+            assert_eq!(last.is_some(), !actual.cached);
             assert!(matches!(
                 steps.as_slice(),
                 [
@@ -292,7 +314,7 @@ mod tests {
                 let missing = plan(&known, &actual);
                 assert_eq!(executed[2..], missing, "builds, then what the registry lacks");
                 let is_tagged = actual.tagged.is_some() || !actual.named.is_empty();
-                if !actual.whole && actual.attested.is_empty() && !is_tagged {
+                if !actual.whole && actual.attested.is_empty() && !is_tagged && !actual.cached {
                     assert_eq!(executed.len(), shown.len());
                 }
             }

@@ -14,11 +14,12 @@ use documents::{Context, Declared, Intent, WritePermit};
 use secrets::Reference;
 
 use crate::Error;
+use crate::binary_cache::BinaryCache;
 use crate::build_plan::BuildPlan;
 use crate::clients::registry::writer::{self, DELETE, PUSH, Writer};
 use crate::clients::registry::{Known, PULL, Reader};
 use crate::containment::{self, Containment};
-use crate::desired::{self, Shape};
+use crate::desired::{self, CachedPath, Shape};
 use crate::keys::{Keys, Signer};
 use crate::legacy;
 use crate::nix::{BuildResult, Nix};
@@ -55,6 +56,8 @@ pub(crate) struct Session<'a> {
     forge: Option<(String, Reference)>,
     /// Flake inputs that this machine overrides, by name.
     inputs: BTreeMap<String, String>,
+    /// Binary cache, if the document declares that its result is copied there.
+    pub(crate) binary_cache: Option<BinaryCache>,
     /// Source and build of the artifact; `None` for a removal, and for a plan that waits for the
     /// reference of another document.
     pub(crate) build_plan: Option<BuildPlan>,
@@ -120,6 +123,7 @@ impl<'a> Session<'a> {
             (desired::forge_site(forge), token.clone())
         });
         let repository = path.collect::<Vec<_>>().join("/");
+        let has_cache = document.spec.build.as_ref().is_some_and(|build| build.cache);
         let actions = match intent {
             Intent::Apply => PUSH,
             Intent::Destroy => DELETE,
@@ -141,6 +145,7 @@ impl<'a> Session<'a> {
             parameters,
             forge,
             inputs: nix.as_ref().map(|nix| nix.inputs.clone()).unwrap_or_default(),
+            binary_cache: has_cache.then(|| BinaryCache::of(project)).flatten(),
             build_plan: None,
             signer: None,
         })
@@ -244,7 +249,36 @@ impl<'a> Session<'a> {
             }
             published => published?,
         };
-        Ok(Observation::Artifact(Box::new(published)))
+        Ok(Observation::Artifact(Box::new(self.with_cache(published, build_plan)?)))
+    }
+
+    /// Adds what the binary cache must have, and has.
+    fn with_cache(
+        &self,
+        mut published: Published,
+        build_plan: &BuildPlan,
+    ) -> Result<Published, Error> {
+        if let Some(cache) = &self.binary_cache {
+            let (path, url) = (build_plan.out().to_owned(), cache.url().to_owned());
+            published.actual.cached = cache.has(&self.nix(), &path)?;
+            published.desired.cache = Some(CachedPath { path, cache: url });
+        }
+        Ok(published)
+    }
+
+    /// Copies the result of a build to the binary cache, if it is the one that was published.
+    pub(crate) fn copy_to_cache(
+        &self,
+        built: &BuildResult,
+        published: &Published,
+        permit: &WritePermit,
+    ) -> Result<(), Error> {
+        let cache = self.binary_cache.as_ref().ok_or_else(documents::Error::out_of_order)?;
+        let path = self.build_plan()?.out();
+        if built.nar_sha256 != published.built.nar_sha256 {
+            return Err(Error::OtherResult { path: path.to_owned() });
+        }
+        cache.copy(&self.nix(), path, &self.signer()?.cache, permit)
     }
 
     /// Whether the login may write, although a read was denied: the repository may not exist yet. The next

@@ -55,6 +55,10 @@ pub struct Build {
     #[serde(default = "one_hour")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: u32,
+    /// Whether the build result and its runtime dependencies are copied to the binary cache of the
+    /// Project (`endpoints.nix.cache`) and signed there, after the image is published.
+    #[serde(default)]
+    pub cache: bool,
 }
 
 fn default_attribute() -> Attribute {

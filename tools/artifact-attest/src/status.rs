@@ -47,6 +47,9 @@ pub struct Facts {
     /// Whether a second build was bit-identical to the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reproducible: Option<bool>,
+    /// Binary cache with the build result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binary_cache: Option<CachedResult>,
     /// Public key that verifies the signatures, in PEM.
     pub public_key: String,
     /// Command that verifies the signature, with `publicKey` saved as `cosign.pub`.
@@ -54,6 +57,19 @@ pub struct Facts {
     /// Configurations of programs that verify the artifact; absent before the first `apply`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
+}
+
+/// Build result in a binary cache.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CachedResult {
+    /// URL of the cache, for the setting `substituters` of Nix.
+    pub url: String,
+    /// Store path of the build result.
+    pub path: String,
+    /// Name of the key that signs, for example `holistic-1`. `artifact-attest derive` prints its public half for the
+    /// setting `trusted-public-keys`.
+    pub key: String,
 }
 
 /// Proof that binds the published artifact to its source.
@@ -119,11 +135,19 @@ fn facts(session: &Session<'_>, published: &Published) -> Facts {
         tags: published.desired.tags.clone(),
         nar_hash: nix::inputs::sri(&built.nar_sha256).filter(|_| was_built),
         reproducible: (was_built && built.rebuilt).then_some(true),
+        binary_cache: cached_result(session),
         public_key: session.keys.current.pem(),
         verify_with: Deferred::from(reference.value().map(command)),
         verify,
         reference,
     }
+}
+
+/// Returns the build result in the binary cache, if the document declares one.
+fn cached_result(session: &Session<'_>) -> Option<CachedResult> {
+    let (cache, build_plan) = (session.binary_cache.as_ref()?, session.build_plan.as_ref()?);
+    let (url, path) = (cache.url().to_owned(), build_plan.out().to_owned());
+    Some(CachedResult { url, path, key: cache.key().to_owned() })
 }
 
 /// Returns the status after `destroy`. `left` are the publications that stay.
@@ -165,6 +189,9 @@ pub(crate) fn difference(step: &Step) -> String {
             format!("no {} that our key signed", statements.join(", no "))
         }
         Step::Tag { tag, .. } => format!("the tag {tag} is absent or names another manifest"),
+        Step::Cache { path, cache } => {
+            format!("{cache} lacks {path}, or the signature of our key")
+        }
         Step::Build { .. } => {
             "no published provenance of our key says that the artifact is the declared one"
                 .to_owned()

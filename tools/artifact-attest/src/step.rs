@@ -50,6 +50,13 @@ pub enum Step {
         /// Digest of the manifest.
         to: Deferred<Digest>,
     },
+    /// Copy the build result with its runtime dependencies to the binary cache, and sign each store path there.
+    Cache {
+        /// Store path of the build result, for example `/nix/store/…-greeter-1.0`.
+        path: String,
+        /// URL of the binary cache, for example `s3://holistic-cache?region=fsn1`.
+        cache: String,
+    },
     /// Remove the manifest, and the tags that name it.
     Withdraw {
         /// Digest of the manifest.
@@ -74,6 +81,7 @@ impl documents::Step for Step {
             Self::Build { .. }
             | Self::Publish { .. }
             | Self::Attest { .. }
+            | Self::Cache { .. }
             | Self::Tag { from: None, .. } => Effect::Create,
             Self::Rebuild { .. } | Self::Tag { .. } => Effect::Change,
             Self::Withdraw { .. } | Self::Detach { .. } => Effect::Remove,
@@ -96,6 +104,7 @@ impl fmt::Display for Step {
             Self::Tag { tag, from: Some(from), to } => {
                 write!(f, "change tag {tag}: {} → {}", short(from), deferred(to))
             }
+            Self::Cache { path, cache } => write!(f, "copy {path} to {cache}, and sign it"),
             Self::Withdraw { digest, tags } if tags.is_empty() => {
                 write!(f, "remove manifest {}", short(digest))
             }
@@ -142,6 +151,10 @@ mod tests {
             Step::Attest { digest: to.clone(), statements },
             Step::Tag { tag: tag.clone(), from: None, to: Deferred::AfterApply },
             Step::Tag { tag, from, to },
+            Step::Cache {
+                path: "/nix/store/x-greeter-1.0".to_owned(),
+                cache: "s3://holistic-cache".to_owned(),
+            },
             Step::Withdraw { digest: digest.clone(), tags: ["f00dcaf-1a2b3c4d".to_owned()].into() },
             Step::Withdraw { digest: digest.clone(), tags: BTreeSet::new() },
             Step::Detach { digest: digest.clone(), bundles: vec![digest], signature: true },
@@ -161,6 +174,7 @@ mod tests {
                 "Create: sign and publish provenance, sbom, signature of sha256:05b3abf2579a",
                 "Create: create tag f00dcaf-1a2b3c4d: (known after apply)",
                 "Change: change tag f00dcaf-1a2b3c4d: sha256:cba06b5736fa → sha256:05b3abf2579a",
+                "Create: copy /nix/store/x-greeter-1.0 to s3://holistic-cache, and sign it",
                 "Remove: remove manifest sha256:05b3abf2579a with its tags: f00dcaf-1a2b3c4d",
                 "Remove: remove manifest sha256:05b3abf2579a",
                 "Remove: remove signed statements of sha256:05b3abf2579a: 1",

@@ -83,6 +83,11 @@ fn errors(
             if !build.flake.is_dir() {
                 error("/spec/build/flake", folder);
             }
+            let project = projects.get(&document.spec.project).ok();
+            let nix = project.and_then(|project| project.spec.endpoints.nix.as_ref());
+            if build.cache && project.is_some() && nix.is_none_or(|nix| nix.cache.is_none()) {
+                error("/spec/build/cache", "that Project has no `endpoints.nix.cache` to copy to");
+            }
             if image.entrypoint.is_empty() {
                 error("/spec/image/entrypoint", "the image needs a command to run");
             }

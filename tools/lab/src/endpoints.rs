@@ -111,7 +111,12 @@ pub(crate) fn endpoints(
         add("store", json!({"s3": store}));
     }
     add("flux", json!({"url": format!("http://{}/fluxcd", paths.registry())}));
-    add("nix", json!({"inputs": {"nixpkgs": nix::input(paths)}}));
+    let mut builds = json!({"inputs": {"nixpkgs": nix::input(paths)}});
+    if project.endpoints.nix.as_ref().is_some_and(|nix| nix.cache.is_some()) {
+        let folder = paths.directory.join("binary-cache");
+        builds["cache"] = json!({"url": format!("file://{}", folder.display())});
+    }
+    add("nix", builds);
     Ok(Value::Object(endpoints))
 }
 

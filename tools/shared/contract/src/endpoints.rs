@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ContractError;
+use crate::binary_cache::BinaryCache;
 
 /// URLs of the remotes, and references to their credentials.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -130,6 +131,8 @@ pub struct Nix {
     /// Flake inputs to override, for example `nixpkgs: path:/srv/nixpkgs`.
     #[serde(default)]
     pub inputs: BTreeMap<String, String>,
+    /// Binary cache to which the results of Artifacts with `build.cache: true` are copied.
+    pub cache: Option<BinaryCache>,
 }
 
 /// Credentials that sign requests to an S3 store.

@@ -14,6 +14,7 @@
 //! **Invariant:** a project with an endpoint on another machine uses no published secret.
 //! **Invariant:** no field of a receipt is used before its signature is verified.
 
+mod binary_cache;
 mod drains;
 mod endpoints;
 mod error;
@@ -31,6 +32,7 @@ mod sealed;
 mod text;
 mod verification;
 
+pub use binary_cache::{BinaryCache, CacheUrl};
 pub use drains::{receipt_keys, receipts, receipts_of_cluster, receipts_of_repository};
 pub use endpoints::{App, Cloud, Endpoints, Forge, Nix, Registry, S3Credentials, Store};
 pub use error::ContractError;

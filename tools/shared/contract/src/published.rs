@@ -11,6 +11,7 @@ use git::Url;
 use secrets::published::{self, HELP};
 use secrets::{Error, Identities, RECIPIENT_ITEM, Reference, RootKey, derived_recipient};
 
+use crate::binary_cache::BinaryCache;
 use crate::endpoints::{App, Cloud, Endpoints, Forge, Registry, Store};
 use crate::facts;
 use crate::phases::{PHASES, key_from_environment, variable};
@@ -168,7 +169,11 @@ fn is_public_key(project: &Project, name: &str, key: &[u8]) -> bool {
 /// Whether every endpoint is on this machine.
 fn is_local(endpoints: &Endpoints) -> bool {
     // The pattern names every field, so that a new endpoint is a compile error until it is listed here.
-    let Endpoints { forge, registry, cloud, store, flux, nix: _ } = endpoints;
+    let Endpoints { forge, registry, cloud, store, flux, nix } = endpoints;
+    let cache = nix.as_ref().and_then(|nix| nix.cache.as_ref());
+    if cache.is_some_and(|cache| !cache.url.is_local()) {
+        return false;
+    }
     let forge = forge.as_ref().map(|(Forge::Github { url, .. } | Forge::Gitea { url, .. })| url);
     let cloud = cloud.as_ref().map(|Cloud::Hetzner { url, .. }| url);
     let store = store.as_ref().map(|Store::S3 { url, .. }| url);
@@ -187,7 +192,7 @@ fn has_remote_cluster(stream: &Stream, name: &str) -> bool {
 
 /// Returns every reference of `project` with its JSON pointer.
 fn references(project: &mut Project) -> Vec<(&'static str, &mut Reference)> {
-    let Endpoints { forge, registry, cloud, store, flux, nix: _ } = &mut project.endpoints;
+    let Endpoints { forge, registry, cloud, store, flux, nix } = &mut project.endpoints;
     let mut references = vec![("/spec/root", &mut project.root)];
     match forge {
         Some(Forge::Github { token, app, url: _ }) => {
@@ -220,6 +225,14 @@ fn references(project: &mut Project) -> Vec<(&'static str, &mut Reference)> {
     if let Some(Store::S3 { credentials, reader, url: _, region: _, bucket: _ }) = store {
         references.push(("/spec/endpoints/store/s3/credentials", credentials));
         let path = "/spec/endpoints/store/s3/reader";
+        references.extend(reader.as_mut().map(|reader| (path, reader)));
+    }
+    if let Some(BinaryCache { credentials, reader, url: _ }) =
+        nix.as_mut().and_then(|nix| nix.cache.as_mut())
+    {
+        let path = "/spec/endpoints/nix/cache/credentials";
+        references.extend(credentials.as_mut().map(|credentials| (path, credentials)));
+        let path = "/spec/endpoints/nix/cache/reader";
         references.extend(reader.as_mut().map(|reader| (path, reader)));
     }
     references

@@ -30,7 +30,9 @@ const FULL: &str = "
     cloud: {hetzner: {url: https://api.hetzner.cloud/v1, token: {command: [op, read, op://a/b]}}}
     store: {s3: {url: https://fsn1.your-objectstorage.com, region: fsn1, bucket: b, credentials: {file: s3.json}}}
     flux: {url: https://ghcr.io/fluxcd}
-    nix: {inputs: {nixpkgs: 'path:/tmp/x'}}
+    nix:
+      inputs: {nixpkgs: 'path:/tmp/x'}
+      cache: {url: 's3://holistic-cache?region=eu', credentials: {file: s3.json}, reader: {env: CACHE}}
 ";
 
 #[test]
@@ -44,7 +46,10 @@ fn a_project_with_every_field_is_read() {
     );
     assert!(matches!(&endpoints.cloud, Some(Cloud::Hetzner { url, .. }) if url.path() == "v1"));
     assert!(matches!(&endpoints.store, Some(Store::S3 { bucket, .. }) if bucket == "b"));
-    assert_eq!(endpoints.nix.as_ref().expect("nix").inputs["nixpkgs"], "path:/tmp/x");
+    let nix = endpoints.nix.as_ref().expect("nix");
+    assert_eq!(nix.inputs["nixpkgs"], "path:/tmp/x");
+    let cache = nix.cache.as_ref().expect("a cache");
+    assert_eq!(cache.url.as_str(), "s3://holistic-cache?region=eu");
     let error = projects.get("other").expect_err("no such project");
     assert_eq!(error.reason(), Reason::ProjectMissing);
     assert_eq!(error.to_string(), "the input has no Project called `other`");

@@ -244,6 +244,8 @@ reasons! {
     NotReproducible [100] "Compare both results, and remove the difference; `rebuild: skip` leaves the second build out."
     /// Nix failed before a build began, or printed an unknown format.
     NixFailed [100, 111] "Run the command that the help names to see the same error."
+    /// The binary cache cannot be read or written.
+    BinaryCacheFailed [100, 111] "Check `endpoints.nix.cache` of the Project: its URL and its credentials. Nix needs to be built with S3 for a bucket."
     /// A container of the image could not start.
     CannotStart [100] "Correct `image.entrypoint`, or what the flake installs."
     /// Stored content is missing, or differs from what was written.

@@ -49,7 +49,7 @@ fn phase_keys_are_those_of_the_page() {
 #[test]
 fn keys_of_a_phase_are_those_of_the_page() {
     let rows = rows("Keys of a phase");
-    assert_eq!(rows.len(), 10);
+    assert_eq!(rows.len(), 11);
     for row in rows {
         let [kind, phase, info, expected] = row.as_slice() else { panic!("{row:?}") };
         let (scope, item, generation) = parts(info);
