@@ -411,7 +411,7 @@ impl Diagnostic for Error {
                 ));
             }
             Self::BinaryCache { .. } => {
-                "check `endpoints.nix.cache` of the Project: the URL, and credentials that may read and write; a Nix without S3 (`nix copy --to s3://…` says so) needs another build of Nix, or a cache in a folder"
+                "check `endpoints.nix.cache` of the Project: the URL, and credentials that may read and write; a Nix that is built without S3, or without AWS support, cannot use a bucket with credentials, as those of Debian"
             }
             Self::OtherResult { .. } => {
                 "the image was published from another machine's build: remove the result from the store (`nix-store --delete`), so that it is built again, or publish a new commit"
