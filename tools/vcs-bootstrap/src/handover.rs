@@ -367,7 +367,7 @@ impl World<'_> {
         let address = self.part_address("github_actions_secret", name);
         let import = exists.then(|| self.import(name));
         let resource = Resource::new(address, import, arguments);
-        let ignored = if exists { vec!["value", "remote_updated_at"] } else { Vec::new() };
+        let ignored = if exists { vec!["value"] } else { Vec::new() };
         Some(Resource { ignored, ..resource })
     }
 

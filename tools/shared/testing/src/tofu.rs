@@ -63,8 +63,10 @@ impl Schema {
                 }
                 block(&address, &Value::Object(arguments), schema, &mut found);
                 for ignored in texts(&resource["lifecycle"]["ignore_changes"]) {
-                    if attribute(schema, ignored).is_none() {
-                        found.push(format!("{address}: ignores {ignored}, which does not exist"));
+                    // OpenTofu warns about an attribute that only the provider sets.
+                    let is_argument = |one: &Value| one["type"].is_null() || is_settable(one);
+                    if !attribute(schema, ignored).is_some_and(is_argument) {
+                        found.push(format!("{address}: ignores {ignored}, which is no argument"));
                     }
                 }
                 addresses.insert(address);
@@ -108,6 +110,10 @@ fn attribute<'a>(block: &'a Value, name: &str) -> Option<&'a Value> {
     block["attributes"].get(name).or_else(|| block["block_types"].get(name))
 }
 
+fn is_settable(attribute: &Value) -> bool {
+    attribute["optional"] == true || attribute["required"] == true
+}
+
 /// Compares the arguments of one block with its schema.
 fn block(path: &str, arguments: &Value, schema: &Value, found: &mut Vec<String>) {
     let empty = Map::new();
@@ -115,7 +121,7 @@ fn block(path: &str, arguments: &Value, schema: &Value, found: &mut Vec<String>)
     for (name, value) in arguments {
         let path = format!("{path}.{name}");
         if let Some(attribute) = schema["attributes"].get(name) {
-            if attribute["optional"] != true && attribute["required"] != true {
+            if !is_settable(attribute) {
                 found.push(format!("{path}: only the provider sets it"));
             }
             if !has_type(value, &attribute["type"]) {
@@ -284,7 +290,11 @@ mod tests {
             ),
             (
                 json!({"name": "a", "lifecycle": {"ignore_changes": ["size"]}}),
-                "a_server.one: ignores size, which does not exist",
+                "a_server.one: ignores size, which is no argument",
+            ),
+            (
+                json!({"name": "a", "lifecycle": {"ignore_changes": ["id"]}}),
+                "a_server.one: ignores id, which is no argument",
             ),
         ] {
             assert_eq!(schema().differences(&configuration(&server)), [difference]);
