@@ -1,10 +1,10 @@
-//! Resources of a Cluster in the terms of OpenTofu's provider for Hetzner: `plan --output tofu`.
+//! Resources of a Cluster in the terms of `OpenTofu`'s provider for Hetzner: `plan --output tofu`.
 //!
 //! Arguments and the forms of import ids are those of the provider hetznercloud/hcloud 1.68.0:
 //! <https://github.com/hetznercloud/terraform-provider-hcloud/tree/v1.68.0/docs/resources>.
 //!
-//! An argument that the document declares has the declared value, so that OpenTofu shows the same drift as
-//! `plan`. Every other argument has the observed value, so that OpenTofu changes nothing that others have
+//! An argument that the document declares has the declared value, so that `OpenTofu` shows the same drift as
+//! `plan`. Every other argument has the observed value, so that `OpenTofu` changes nothing that others have
 //! set: protection, backups, labels, descriptions.
 //!
 //! **Invariant:** a resource without our labels is in no configuration.

@@ -98,7 +98,7 @@ struct TalosProvision {
     projects: Projects,
     /// Patches by the name of the document.
     patches: BTreeMap<String, Patches>,
-    /// Resources for OpenTofu.
+    /// Resources for `OpenTofu`.
     handover: Collector,
 }
 

@@ -1,10 +1,10 @@
-//! Resources of a Repository in the terms of OpenTofu's provider for GitHub: `plan --output tofu`.
+//! Resources of a Repository in the terms of `OpenTofu`'s provider for GitHub: `plan --output tofu`.
 //!
 //! Arguments and the forms of import ids are those of the provider integrations/github 6.13.0:
 //! <https://github.com/integrations/terraform-provider-github/tree/v6.13.0/docs/resources>.
 //!
-//! An argument that the document declares has the declared value, so that OpenTofu shows the same drift as
-//! `plan`. OpenTofu ignores the settings that no document can declare.
+//! An argument that the document declares has the declared value, so that `OpenTofu` shows the same drift as
+//! `plan`. `OpenTofu` ignores the settings that no document can declare.
 //!
 //! **Invariant:** of the objects that exist, a configuration has only those that the ownership record lists.
 //! **Invariant:** a configuration holds no value of a secret.
@@ -31,7 +31,7 @@ const REPOSITORY: &str = "github_repository";
 /// URL of GitHub's API, which the provider takes without an argument.
 const API: &str = "https://api.github.com";
 
-/// Settings of a repository that no document can declare, and one that exists in the state of OpenTofu
+/// Settings of a repository that no document can declare, and one that exists in the state of `OpenTofu`
 /// alone (`resource_github_repository.go` of v6.13.0).
 const IGNORED: [&str; 15] = [
     "allow_auto_merge",
@@ -321,7 +321,7 @@ impl World<'_> {
         Some(all.into_iter().collect())
     }
 
-    /// Returns the declared default branch. OpenTofu pushes no history, so a branch that does not exist must
+    /// Returns the declared default branch. `OpenTofu` pushes no history, so a branch that does not exist must
     /// be pushed first.
     fn default_branch(&self) -> Option<Resource> {
         let branch = self.desired.default_branch.as_ref()?;

@@ -83,7 +83,7 @@ struct VcsBootstrap {
     roots: Roots,
     /// Forges of the projects, each with its token.
     services: Services,
-    /// Resources for OpenTofu.
+    /// Resources for `OpenTofu`.
     handover: Collector,
 }
 
@@ -97,7 +97,7 @@ impl VcsBootstrap {
         Self { projects, roots: Roots::default(), services: Services::default(), handover }
     }
 
-    /// Adds the resources of a planned document to the configuration of OpenTofu, if there is one.
+    /// Adds the resources of a planned document to the configuration of `OpenTofu`, if there is one.
     fn hand_over(&self, session: &Session<'_>, observation: &Observation) -> Result<(), Error> {
         if self.handover.is_asked() {
             self.handover.add(session.document(), handover::resources(session, observation)?);

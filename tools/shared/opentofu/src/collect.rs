@@ -20,7 +20,7 @@ impl Form for Tofu {
 /// Options of `plan`.
 #[derive(Clone, Debug, Args)]
 pub struct PlanOptions {
-    /// Format of standard output: `json`, or `tofu` for a configuration of OpenTofu with import blocks
+    /// Format of standard output: `json`, or `tofu` for a configuration with import blocks
     ///
     /// The configuration (`.tf.json`) has every declared resource, and an import block for each one that
     /// this program has created, so that `tofu apply` takes it over without a change. It holds no secret.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::value::{Address, Input, Resource, Value};
 
-/// First version of OpenTofu with import blocks: <https://opentofu.org/docs/v1.6/language/import/>.
+/// First version of `OpenTofu` with import blocks: <https://opentofu.org/docs/v1.6/language/import/>.
 const REQUIRED_VERSION: &str = ">= 1.6.0";
 
 /// Provider of the resources of a configuration.
@@ -176,7 +176,7 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// Escapes what OpenTofu would evaluate in a text. In the JSON syntax every text is a template:
+/// Escapes what `OpenTofu` would evaluate in a text. In the JSON syntax every text is a template:
 /// <https://opentofu.org/docs/v1.12/language/expressions/strings/#escape-sequences>.
 fn literal(text: &str) -> String {
     text.replace("${", "$${").replace("%{", "%%{")

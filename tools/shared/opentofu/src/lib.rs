@@ -1,4 +1,4 @@
-//! Configurations of OpenTofu: resources with an import block for each one that exists.
+//! Configurations of `OpenTofu`: resources with an import block for each one that exists.
 //!
 //! ```text
 //! observation of each document ── Resource ──► Collector ──► Configuration ──► .tf.json
@@ -8,7 +8,7 @@
 //! <https://opentofu.org/docs/v1.12/language/import/>.
 //!
 //! **Invariant:** a configuration has the resources of every document of the run, or none is written.
-//! OpenTofu destroys what its state has and its configuration lacks, so a part would be dangerous.
+//! `OpenTofu` destroys what its state has and its configuration lacks, so a part would be dangerous.
 
 mod collect;
 mod configuration;

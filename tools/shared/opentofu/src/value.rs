@@ -16,7 +16,7 @@ impl Address {
         Self { kind, name: name.into() }
     }
 
-    /// Returns an expression for the id of the resource, which OpenTofu knows after the import or the
+    /// Returns an expression for the id of the resource, which `OpenTofu` knows after the import or the
     /// creation.
     #[must_use]
     pub fn id(&self) -> Value {
@@ -27,7 +27,7 @@ impl Address {
 /// Value of an argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A text, which OpenTofu takes literally.
+    /// A text, which `OpenTofu` takes literally.
     Text(String),
     /// A whole number.
     Number(u64),
@@ -39,7 +39,7 @@ pub enum Value {
     Map(Vec<(String, Value)>),
     /// An attribute of another resource of the configuration.
     Reference(Address, &'static str),
-    /// A value that no plan can know or show. OpenTofu asks for it.
+    /// A value that no plan can know or show. `OpenTofu` asks for it.
     Input(Input),
 }
 
@@ -50,14 +50,15 @@ pub struct Input {
     pub name: String,
     /// Meaning of the value, and the way to it.
     pub description: String,
-    /// Value that OpenTofu takes without asking; `None` if it asks.
+    /// Value that `OpenTofu` takes without asking; `None` if it asks.
     pub default: Option<&'static str>,
-    /// Whether OpenTofu hides the value in its output.
+    /// Whether `OpenTofu` hides the value in its output.
     pub is_secret: bool,
 }
 
 impl Value {
     /// Returns one nested block with these arguments.
+    #[must_use]
     pub fn block(arguments: Arguments) -> Self {
         Self::Map(arguments.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
@@ -112,9 +113,9 @@ pub struct Resource {
     /// Id for the import, in the form that the provider documents; `None` while the resource does not
     /// exist.
     pub import: Option<String>,
-    /// Arguments whose differences OpenTofu ignores.
+    /// Arguments whose differences `OpenTofu` ignores.
     pub ignored: Vec<&'static str>,
-    /// Whether OpenTofu rejects every plan that would destroy the resource.
+    /// Whether `OpenTofu` rejects every plan that would destroy the resource.
     pub is_kept: bool,
     /// Resources that must exist first, although no argument refers to them.
     pub after: Vec<Address>,

@@ -1,4 +1,4 @@
-//! Comparison of configurations with the schemas of OpenTofu's providers: see `schemas/README.md`.
+//! Comparison of configurations with the schemas of `OpenTofu`'s providers: see `schemas/README.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::Test;
 
-/// Arguments that OpenTofu itself gives to every resource:
+/// Arguments that `OpenTofu` itself gives to every resource:
 /// <https://opentofu.org/docs/v1.12/language/meta-arguments/depends_on/>.
 const META: [&str; 3] = ["//", "depends_on", "lifecycle"];
 

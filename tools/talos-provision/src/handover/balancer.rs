@@ -60,23 +60,20 @@ fn load_balancer(
     let algorithm =
         |name: &str| [Value::block(vec![("type", name.into())])].into_iter().collect::<Value>();
     let mut note = String::new();
-    match (found, shared.found) {
-        (Some(details), Some(found)) => {
-            arguments.push(("load_balancer_type", (&details.load_balancer_type.name).into()));
-            arguments.extend(found.location.as_ref().map(|location| ("location", location.into())));
-            arguments.push(("algorithm", algorithm(&details.algorithm.r#type)));
-            arguments.push(("delete_protection", details.protection.delete.into()));
+    if let (Some(details), Some(found)) = (found, shared.found) {
+        arguments.push(("load_balancer_type", (&details.load_balancer_type.name).into()));
+        arguments.extend(found.location.as_ref().map(|location| ("location", location.into())));
+        arguments.push(("algorithm", algorithm(&details.algorithm.r#type)));
+        arguments.push(("delete_protection", details.protection.delete.into()));
+    } else {
+        if let Some((location, balancer_type)) = world.now.catalog.balancers.first() {
+            arguments.push(("load_balancer_type", balancer_type.into()));
+            arguments.push(("location", location.into()));
         }
-        _ => {
-            if let Some((location, balancer_type)) = world.now.catalog.balancers.first() {
-                arguments.push(("load_balancer_type", balancer_type.into()));
-                arguments.push(("location", location.into()));
-            }
-            arguments.push(("algorithm", algorithm("round_robin")));
-            "The provider cannot assign a Primary IP to a load balancer, so OpenTofu would create one with \
+        arguments.push(("algorithm", algorithm("round_robin")));
+        "The provider cannot assign a Primary IP to a load balancer, so OpenTofu would create one with \
              another address than `apply`."
                 .clone_into(&mut note);
-        }
     }
     Resource { note, ..shared.resource(Kind::LoadBalancer, arguments) }
 }

@@ -1,4 +1,4 @@
-//! Fields of the API's answers that no plan compares, but that OpenTofu would change if a configuration
+//! Fields of the API's answers that no plan compares, but that `OpenTofu` would change if a configuration
 //! lacked them.
 
 use std::sync::Arc;
@@ -102,6 +102,7 @@ pub(super) struct PrimaryIp {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 pub(super) struct LoadBalancer {
     pub(super) load_balancer_type: Named,
     pub(super) algorithm: Typed,

@@ -12,10 +12,10 @@ use crate::plan::{Family, Kind, Machine, Server};
 
 const SERVER: &str = "hcloud_server";
 
-/// Arguments whose differences OpenTofu ignores on a server that exists.
+/// Arguments whose differences `OpenTofu` ignores on a server that exists.
 ///
 /// The API shows neither the user data nor the SSH keys of a server, and another image would replace the
-/// server and its disk. The other three exist in the state of OpenTofu alone, and an import leaves them
+/// server and its disk. The other three exist in the state of `OpenTofu` alone, and an import leaves them
 /// empty (`Resource` in
 /// <https://github.com/hetznercloud/terraform-provider-hcloud/blob/v1.68.0/internal/server/resource.go>).
 const IGNORED: [&str; 6] = [
@@ -86,7 +86,7 @@ impl World<'_> {
     }
 }
 
-/// Returns an image that does not exist, for which OpenTofu asks.
+/// Returns an image that does not exist, for which `OpenTofu` asks.
 fn unknown_image(architecture: &str, what: &str) -> Value {
     Value::Input(Input {
         name: format!("talos_image_{architecture}"),
@@ -139,11 +139,8 @@ fn existing(
     arguments.extend(group.map(|group| ("placement_group_id", group)));
     let mut firewalls: Vec<_> =
         server.firewalls.iter().map(|id| world.id(Kind::Firewall, *id)).collect();
-    if let Some(ours) = world.address(Kind::Firewall).filter(|_| machine.is_some()) {
-        if !firewalls.contains(&ours.id()) {
-            firewalls.push(ours.id());
-        }
-    }
+    let ours = world.address(Kind::Firewall).filter(|_| machine.is_some());
+    firewalls.extend(ours.map(|ours| ours.id()).filter(|ours| !firewalls.contains(ours)));
     arguments.push(("firewall_ids", Value::List(firewalls)));
     arguments.push(("backups", found.backup_window.is_some().into()));
     arguments.push(("delete_protection", found.protection.delete.into()));

@@ -172,12 +172,12 @@ fn observation(desired: &DesiredState, parts: &[Part]) -> Observation {
         monthly: Money::default(),
     };
     let servers = TargetSelector::Labels(scope().control_planes());
-    let wires = Balancer {
+    let complete = Balancer {
         public: true,
         services: [BalancerService::kubernetes()].into(),
         targets: [Target { servers, private: true }].into(),
     };
-    let balancer = if wired { wires } else { Balancer { public: true, ..Balancer::default() } };
+    let balancer = if wired { complete } else { Balancer { public: true, ..Balancer::default() } };
     let nodes = if has(Part::Subnet) { vec![RANGE.to_owned()] } else { Vec::new() };
     let specs = BTreeMap::from([
         (Kind::PlacementGroup, (Part::Group, ResourceSpec::PlacementGroup)),
