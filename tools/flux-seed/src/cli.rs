@@ -1,8 +1,9 @@
 //! Command line. The doc comments here are the help text.
 
 use clap::{Args, Parser};
+use documents::ResultForm;
 
-use crate::picture::Output;
+use crate::picture::Format;
 
 /// Installs Flux in a cluster and delivers one attested artifact with it
 ///
@@ -29,5 +30,5 @@ pub(crate) struct VerifyOptions {
     /// and branch. With `=FILE`, for example `svg=evidence.svg`, the picture is written to the file, and
     /// standard output has the documents. The exit status is the same in every format.
     #[arg(short, long, value_name = "FORMAT[=FILE]", default_value = "json")]
-    pub(crate) output: Output,
+    pub(crate) output: ResultForm<Format>,
 }

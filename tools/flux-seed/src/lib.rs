@@ -68,13 +68,13 @@ use age::secrecy::ExposeSecret as _;
 use contract::Projects;
 use documents::{
     Condition, Conflict, Declared, Dependency, Derived, Exit, Intent, Next, Opened, Plan, Program,
-    Reason, Rendering, Stream, Verb, WritePermit,
+    Reason, Rendering, ResultForm, Stream, Verb, WritePermit,
 };
 
 use execute::StepContext;
 use lists::Hidden;
 use observe::{ObservedObjects, has_answered};
-use picture::{Lane, Output, Picture};
+use picture::{Format, Lane, Picture};
 use session::{Observation, Session};
 use spec::Delivery;
 use status::{Evidence, Facts, Status};
@@ -96,7 +96,7 @@ impl documents::Kind for Delivery {
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
     let output = match &cli.verb {
         Verb::Verify { options, .. } => options.output.clone(),
-        _ => Output::Documents,
+        _ => ResultForm::Documents,
     };
     let read = |stream: &mut Stream, declared: &[Declared<Delivery>]| {
         FluxSeed::read(stream, declared, output)
@@ -108,13 +108,17 @@ type Context<'a> = documents::Context<'a, Delivery>;
 
 struct FluxSeed {
     projects: Projects,
-    output: Output,
+    output: ResultForm<Format>,
     /// The last comparison of each Delivery, by its name, for the picture.
     compared: Mutex<BTreeMap<String, Vec<Lane>>>,
 }
 
 impl FluxSeed {
-    fn read(stream: &mut Stream, declared: &[Declared<Delivery>], output: Output) -> Self {
+    fn read(
+        stream: &mut Stream,
+        declared: &[Declared<Delivery>],
+        output: ResultForm<Format>,
+    ) -> Self {
         validate::validate(stream, declared);
         Self { projects: Projects::read(stream), output, compared: Mutex::default() }
     }
@@ -340,7 +344,7 @@ impl Program for FluxSeed {
     }
 
     fn rendering(&self, stream: &Stream, declared: &[Declared<Delivery>]) -> Option<Rendering> {
-        let Output::Picture(format, file) = &self.output else { return None };
+        let ResultForm::Other(format, file) = &self.output else { return None };
         let compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
         let chain = |document: &Declared<Delivery>| {
             let lanes = compared.get(document.name.as_str()).cloned();

@@ -16,20 +16,10 @@ mod svg;
 mod text;
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use documents::Rendering;
+use documents::{Form, Rendering};
 
 pub(crate) use chain::{ArtifactReference, Comparison, chain, compared_lanes, unchecked_lanes};
-
-/// Format and place of the result of `verify`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// The documents on standard output.
-    Documents,
-    /// A picture, in a file or else on standard output.
-    Picture(Format, Option<PathBuf>),
-}
 
 /// Format of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,25 +28,9 @@ pub(crate) enum Format {
     Mermaid,
 }
 
-impl FromStr for Output {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (format, file) = match text.split_once('=') {
-            Some((_, "")) => return Err("name a file after `=`"),
-            Some((format, file)) => (format, Some(PathBuf::from(file))),
-            None => (text, None),
-        };
-        match (format, file) {
-            ("json", None) => Ok(Self::Documents),
-            ("json", Some(_)) => {
-                Err("documents are written to standard output: redirect it to a file")
-            }
-            ("svg", file) => Ok(Self::Picture(Format::Svg, file)),
-            ("mermaid", file) => Ok(Self::Picture(Format::Mermaid, file)),
-            _ => Err("use `json`, `svg`, `mermaid`, `svg=FILE` or `mermaid=FILE`"),
-        }
-    }
+impl Form for Format {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("svg", Self::Svg), ("mermaid", Self::Mermaid)];
 }
 
 /// Result of the check of a link, the worst last.

@@ -1,6 +1,8 @@
 //! Command line. The doc comments are the help text.
 
 use clap::Parser;
+use documents::NoOptions;
+use opentofu::PlanOptions;
 
 /// Creates the machines, the Talos configuration and the Kubernetes control plane of `Cluster` documents
 ///
@@ -15,5 +17,5 @@ use clap::Parser;
 #[command(version)]
 pub struct Cli {
     #[command(subcommand)]
-    pub(crate) verb: documents::Verb,
+    pub(crate) verb: documents::Verb<NoOptions, PlanOptions>,
 }

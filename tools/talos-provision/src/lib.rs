@@ -23,6 +23,7 @@ mod emit;
 mod error;
 mod execute;
 mod gate;
+mod handover;
 mod labels;
 mod model;
 mod money;
@@ -50,8 +51,9 @@ use std::time::Duration;
 use contract::Projects;
 use documents::{
     Context, Declared, Deferred, Dependency, Derived, Exit, Intent, Next, Opened, OpenedBy, Plan,
-    Program, WritePermit,
+    Program, Rendering, Stream, Verb, WritePermit,
 };
+use opentofu::Collector;
 
 use desired::Patches;
 use execute::StepContext;
@@ -77,9 +79,17 @@ impl documents::Kind for Cluster {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
+    let options = match &cli.verb {
+        Verb::Plan { options, .. } => Some(options),
+        _ => None,
+    };
+    let handover = Collector::new(options);
     documents::run::<Cli, _>("talos-provision", &cli.verb, |stream, declared| {
         let (projects, patches) = validate::read(stream, declared);
-        TalosProvision { projects, patches }
+        if handover.is_asked() {
+            handover::validate(stream, declared);
+        }
+        TalosProvision { projects, patches, handover }
     })
 }
 
@@ -88,6 +98,8 @@ struct TalosProvision {
     projects: Projects,
     /// Patches by the name of the document.
     patches: BTreeMap<String, Patches>,
+    /// Resources for `OpenTofu`.
+    handover: Collector,
 }
 
 impl TalosProvision {
@@ -266,7 +278,16 @@ impl Program for TalosProvision {
                 }
             }
         }
-        status::status(session, now, steps, intent)
+        let status = status::status(session, now, steps, intent)?;
+        if self.handover.is_asked() {
+            self.handover.add(session.name(), handover::resources(session, now)?);
+        }
+        Ok(status)
+    }
+
+    fn rendering(&self, _: &Stream, declared: &[Declared<Cluster>]) -> Option<Rendering> {
+        let names: Vec<_> = declared.iter().map(|cluster| cluster.name.as_str()).collect();
+        self.handover.rendering(&handover::provider(&self.projects, declared), &names)
     }
 
     fn verify(

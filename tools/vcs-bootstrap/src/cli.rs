@@ -1,6 +1,8 @@
 //! The command line. Doc comments here are the help text.
 
 use clap::Parser;
+use documents::NoOptions;
+use opentofu::PlanOptions;
 
 /// Creates and configures the repository that a `Repository` document declares, at GitHub, Gitea or Forgejo
 ///
@@ -16,5 +18,5 @@ use clap::Parser;
 #[command(version)]
 pub struct Cli {
     #[command(subcommand)]
-    pub(crate) verb: documents::Verb,
+    pub(crate) verb: documents::Verb<NoOptions, PlanOptions>,
 }

@@ -19,6 +19,7 @@ mod clients;
 mod desired;
 mod error;
 mod execute;
+mod handover;
 pub mod model;
 pub mod observe;
 mod ownership;
@@ -39,8 +40,9 @@ use std::time::Duration;
 use contract::{Projects, Roots};
 use documents::{
     Conflict, Context, Declared, Dependency, Derived, Exit, Intent, Opened, OpenedBy, Program,
-    Stream, WritePermit,
+    Rendering, Stream, Verb, WritePermit,
 };
+use opentofu::Collector;
 
 use clients::connection::Services;
 use desired::Source;
@@ -64,7 +66,14 @@ impl documents::Kind for Repository {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run::<Cli, _>("vcs-bootstrap", &cli.verb, VcsBootstrap::read)
+    let options = match &cli.verb {
+        Verb::Plan { options, .. } => Some(options),
+        _ => None,
+    };
+    let handover = Collector::new(options);
+    documents::run::<Cli, _>("vcs-bootstrap", &cli.verb, |stream, declared| {
+        VcsBootstrap::read(stream, declared, handover)
+    })
 }
 
 /// The program and the projects of its documents.
@@ -74,13 +83,26 @@ struct VcsBootstrap {
     roots: Roots,
     /// Forges of the projects, each with its token.
     services: Services,
+    /// Resources for `OpenTofu`.
+    handover: Collector,
 }
 
 impl VcsBootstrap {
-    fn read(stream: &mut Stream, declared: &[Declared<Repository>]) -> Self {
+    fn read(stream: &mut Stream, declared: &[Declared<Repository>], handover: Collector) -> Self {
         let projects = Projects::read(stream);
         validate::validate(stream, &projects, declared);
-        Self { projects, roots: Roots::default(), services: Services::default() }
+        if handover.is_asked() {
+            handover::validate(stream, &projects, declared);
+        }
+        Self { projects, roots: Roots::default(), services: Services::default(), handover }
+    }
+
+    /// Adds the resources of a planned document to the configuration of `OpenTofu`, if there is one.
+    fn hand_over(&self, session: &Session<'_>, observation: &Observation) -> Result<(), Error> {
+        if self.handover.is_asked() {
+            self.handover.add(session.document(), handover::resources(session, observation)?);
+        }
+        Ok(())
     }
 }
 
@@ -180,6 +202,7 @@ impl Program for VcsBootstrap {
         if steps.is_empty() {
             let is_removal = intent.is_removal();
             let settled = || status::converged(session, observation);
+            self.hand_over(session, observation)?;
             return Ok(if is_removal { status::removed(observation) } else { settled() });
         }
         if intent.is_removal() {
@@ -187,6 +210,7 @@ impl Program for VcsBootstrap {
             return Ok(status::removal_planned(session, observation, steps, refusal.as_ref()));
         }
         check_push(observation, &steps)?;
+        self.hand_over(session, observation)?;
         Ok(status::planned(session, observation, steps, session.plan(observation, intent).refused))
     }
 
@@ -205,6 +229,11 @@ impl Program for VcsBootstrap {
         } else {
             Err(Error::Unproven(differences))
         }
+    }
+
+    fn rendering(&self, _: &Stream, declared: &[Declared<Repository>]) -> Option<Rendering> {
+        let names: Vec<_> = declared.iter().map(|document| document.name.as_str()).collect();
+        self.handover.rendering(&handover::provider(&self.projects, declared), &names)
     }
 
     fn derive(&self, context: &Context<'_, Repository>) -> Result<Vec<Derived>, Error> {

@@ -1,9 +1,12 @@
 //! One document with its references resolved, and the client of its forge.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ::git::Origin as GitOrigin;
 use contract::facts::{self, RepositorySlug as DeclaredSlug};
 use contract::{DataPolicy, Projects, Roots};
 use documents::{Context, Intent};
+use serde_json::Value;
 
 use crate::clients::connection::{Forge, Remote, Services};
 use crate::clients::forge::Reader;
@@ -91,6 +94,14 @@ impl<'a> Session<'a> {
                 Readable::Denied(_) => plan,
             }
         }
+    }
+
+    /// Returns the rulesets of GitHub among `names` as the forge describes them.
+    pub(crate) fn rulesets(
+        &self,
+        names: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Value>, Error> {
+        if names.is_empty() { Ok(BTreeMap::new()) } else { Reader(&self.remote).rulesets(names) }
     }
 
     /// Checks that a drain receipt covers everything that `steps` delete, and returns the references that

@@ -3,6 +3,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
+use documents::ResultForm;
 use drawing::{Box, boxes_of_mermaid, boxes_of_svg};
 use proptest::prelude::*;
 use world::{Fault, check, digest, picture, world};
@@ -263,14 +264,14 @@ proptest! {
 fn formats_and_files_are_read_from_the_command_line() {
     let file = |name: &str| Some(PathBuf::from(name));
     for (text, output) in [
-        ("json", Output::Documents),
-        ("svg", Output::Picture(Format::Svg, None)),
-        ("mermaid=a=b", Output::Picture(Format::Mermaid, file("a=b"))),
+        ("json", ResultForm::Documents),
+        ("svg", ResultForm::Other(Format::Svg, None)),
+        ("mermaid=a=b", ResultForm::Other(Format::Mermaid, file("a=b"))),
     ] {
         assert_eq!(text.parse(), Ok(output));
     }
     for wrong in ["", "png", "svg=", "json=a", "SVG", "=a"] {
-        assert!(wrong.parse::<Output>().is_err(), "{wrong}");
+        assert!(wrong.parse::<ResultForm<Format>>().is_err(), "{wrong}");
     }
 }
 

@@ -22,7 +22,7 @@ pub fn start(name: &'static str, output: Output) {
 
 /// Runs one verb of the program `name`, whose command line is `C`. `program` constructs the program after every document has been
 /// read, and may report more validation errors; no remote service has been contacted by then. The
-/// program itself handles the options `V` of its command line.
+/// program itself handles the options of its own command line.
 ///
 /// # Errors
 ///
@@ -30,7 +30,7 @@ pub fn start(name: &'static str, output: Output) {
 /// written to the status of the document, and counts in the exit status.
 pub fn run<C: CommandFactory, P: Program>(
     name: &'static str,
-    verb: &Verb<impl Args>,
+    verb: &Verb<impl Args, impl Args>,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
 ) -> Result<Exit, Error> {
     let verb = &verb.shared();

@@ -53,7 +53,7 @@ pub use program::{Intent, Next, Opened, OpenedBy, Program, StepOf, WritePermit};
 pub use progress::{RunningStep, detail, note, step};
 pub use reasons::Reason;
 pub use refusal::Refusal;
-pub use rendering::Rendering;
+pub use rendering::{Form, Rendering, ResultForm};
 pub use report::report;
 pub use schema::schema;
 pub use status::{Condition, Status};

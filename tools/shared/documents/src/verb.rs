@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// The verbs of every program. `V` has the options of `verify` that only one program has.
+/// The verbs of every program. `V` has the options of `verify`, and `P` those of `plan`, that only some
+/// programs have.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Verb<V: Args = NoOptions> {
+pub enum Verb<V: Args = NoOptions, P: Args = NoOptions> {
     /// Print the steps that `apply` would execute, without executing them
     Plan {
         #[command(flatten)]
@@ -18,6 +19,9 @@ pub enum Verb<V: Args = NoOptions> {
         /// Print the steps of `destroy` instead
         #[arg(long)]
         destroy: bool,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the doc comments of its fields are the help")]
+        options: P,
     },
     /// Execute the steps, then observe the result
     Apply(Target),
@@ -61,13 +65,16 @@ pub enum Verb<V: Args = NoOptions> {
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct NoOptions {}
 
-impl<V: Args> Verb<V> {
-    /// Returns the verb without the options of one program.
+impl<V: Args, P: Args> Verb<V, P> {
+    /// Returns the verb without the options of some programs.
     pub(crate) fn shared(&self) -> Verb {
         match self {
-            Self::Plan { target, check, destroy } => {
-                Verb::Plan { target: target.clone(), check: *check, destroy: *destroy }
-            }
+            Self::Plan { target, check, destroy, .. } => Verb::Plan {
+                target: target.clone(),
+                check: *check,
+                destroy: *destroy,
+                options: NoOptions {},
+            },
             Self::Apply(target) => Verb::Apply(target.clone()),
             Self::Verify { target, .. } => {
                 Verb::Verify { target: target.clone(), options: NoOptions {} }

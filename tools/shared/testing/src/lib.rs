@@ -18,6 +18,7 @@ pub mod http;
 pub mod page;
 pub mod proxy;
 pub mod run;
+pub mod tofu;
 pub mod wait;
 
 use std::error::Error;

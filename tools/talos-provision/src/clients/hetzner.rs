@@ -12,7 +12,7 @@ mod repair;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use contract::labels::{CLUSTER, PROJECT, REMOVING, ROLE};
 use secrets::Secret;
@@ -49,7 +49,8 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    fn labels(&self) -> Labels {
+    /// Returns the labels of every resource of the cluster.
+    pub(crate) fn labels(&self) -> Labels {
         let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         [label(PROJECT, &self.project), label(CLUSTER, &self.cluster)].into()
     }
@@ -65,6 +66,10 @@ impl Scope {
 
     fn owns(&self, labels: &Labels) -> bool {
         self.labels().iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+
+    fn owns_item(&self, item: &Value) -> bool {
+        self.owns(&serde_json::from_value(item["labels"].clone()).unwrap_or_default())
     }
 }
 
@@ -83,6 +88,21 @@ pub(crate) struct CloudState {
     pub(crate) has_all_servers: bool,
     /// Ids of the load balancers in our network, among them those of a cloud controller.
     pub(crate) attached_balancers: BTreeSet<u64>,
+    /// Our resources as the API describes them, by id. `plan --output tofu` needs fields that no plan
+    /// compares.
+    pub(crate) details: BTreeMap<(Family, u64), Arc<Value>>,
+}
+
+impl CloudState {
+    /// Replaces the details of a family by those of our resources among `items`.
+    fn keep_details(&mut self, scope: &Scope, family: Family, items: &[Value]) {
+        self.details.retain(|(other, _), _| *other != family);
+        for item in items.iter().filter(|item| scope.owns_item(item)) {
+            if let Some(id) = item["id"].as_u64() {
+                self.details.insert((family, id), Arc::new(item.clone()));
+            }
+        }
+    }
 }
 
 /// Declared names. Resources of others with these names are observed, too.
@@ -126,6 +146,7 @@ impl Reader {
         names: Option<&DeclaredNames>,
     ) -> Result<(), Error> {
         let items = self.list_owned("servers", names.is_some())?;
+        cloud.keep_details(&self.scope, Family::Servers, &items);
         cloud.leaving.clear();
         cloud.servers.clear();
         cloud.images.builders.clear();
@@ -165,14 +186,11 @@ impl Reader {
             names.is_some_and(|names| names.resources.contains(&SharedResource { kind, name }))
         };
         items.retain(|item| {
-            let labels = serde_json::from_value(item["labels"].clone()).unwrap_or_default();
-            self.scope.owns(&labels) || item["name"].as_str().is_some_and(is_declared)
+            self.scope.owns_item(item) || item["name"].as_str().is_some_and(is_declared)
         });
+        cloud.keep_details(&self.scope, Family::Shared(kind), &items);
         if kind == Kind::Network {
-            let ours = items.iter().filter(|item| {
-                let labels = serde_json::from_value(item["labels"].clone()).unwrap_or_default();
-                self.scope.owns(&labels)
-            });
+            let ours = items.iter().filter(|item| self.scope.owns_item(item));
             let ids = ours.filter_map(|item| item["load_balancers"].as_array()).flatten();
             cloud.attached_balancers = ids.filter_map(Value::as_u64).collect();
         }

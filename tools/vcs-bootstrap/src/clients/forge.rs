@@ -134,6 +134,19 @@ impl Reader<'_> {
         }
     }
 
+    /// Returns the rulesets of GitHub among `names` as the forge describes them.
+    pub(crate) fn rulesets(
+        &self,
+        names: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Value>, Error> {
+        match github::rulesets(self.0, names)? {
+            Readable::Value(answers) => {
+                Ok(answers.into_iter().map(|(name, answer)| (name, answer.body)).collect())
+            }
+            Readable::Denied(refusal) => Err(Error::Blocked(vec![refusal])),
+        }
+    }
+
     /// Returns the names of the secrets, with the time of their last change.
     pub(crate) fn secrets(&self) -> Result<Readable<BTreeMap<String, Option<String>>>, Error> {
         let secrets = self.0.list(

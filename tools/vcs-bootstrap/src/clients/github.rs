@@ -10,6 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::clients::answer::Answer;
 use crate::clients::connection::Remote;
 use crate::model::{Readable, Refusal, Rule};
 use crate::spec::{Line, PullRequest, Require};
@@ -39,6 +40,22 @@ pub(crate) fn rules(
     remote: &Remote,
     names: &BTreeSet<String>,
 ) -> Result<Readable<BTreeMap<String, Rule>>, Error> {
+    let answers = match rulesets(remote, names)? {
+        Readable::Value(answers) => answers,
+        Readable::Denied(refusal) => return Ok(Readable::Denied(refusal)),
+    };
+    let read = |(name, answer): (String, Answer)| {
+        let rule = rule(&answer.body);
+        Ok::<_, Error>((name, rule.ok_or_else(|| answer.lacks("a list of rules or branches"))?))
+    };
+    answers.into_iter().map(read).collect::<Result<_, Error>>().map(Readable::Value)
+}
+
+/// Returns the rulesets among `names` as GitHub describes them.
+pub(crate) fn rulesets(
+    remote: &Remote,
+    names: &BTreeSet<String>,
+) -> Result<Readable<BTreeMap<String, Answer>>, Error> {
     let rulesets = match remote.list(RULESETS, Value::as_array)? {
         Ok(rulesets) => rulesets,
         Err(refusal) => return Ok(Readable::Denied(refusal)),
@@ -48,15 +65,12 @@ pub(crate) fn rules(
     // A list has no rules, so each ruleset is one more request. They do not depend on each other.
     let read = documents::parallel_map_limited(RULESETS_AT_ONCE_MAX, declared, |(name, id)| {
         let path = remote.path(&format!("/rulesets/{id}"));
-        let ruleset = remote.client.get(&path)?.expect(&[200])?;
-        let rule = rule(&ruleset.body);
-        let rule = rule.ok_or_else(|| ruleset.lacks("a list of rules or branches"))?;
-        Ok::<_, Error>((name.to_owned(), rule))
+        Ok::<_, Error>((name.to_owned(), remote.client.get(&path)?.expect(&[200])?))
     });
-    let mut rules = BTreeMap::new();
+    let mut answers = BTreeMap::new();
     for read in read {
-        let (name, rule) = read?;
-        if rules.insert(name.clone(), rule).is_some() {
+        let (name, answer) = read?;
+        if answers.insert(name.clone(), answer).is_some() {
             return Ok(Readable::Denied(Refusal {
                 reason: Reason::NotUnique,
                 what: format!("two rulesets are called {name}"),
@@ -64,7 +78,7 @@ pub(crate) fn rules(
             }));
         }
     }
-    Ok(Readable::Value(rules))
+    Ok(Readable::Value(answers))
 }
 
 /// Returns the name and number of a ruleset that belongs to the repository itself and covers
@@ -126,7 +140,7 @@ fn actor_name(actor: &Value) -> String {
 
 /// Returns the ruleset that expresses `rule`. Everything in `before` that no document can declare
 /// is left in place: other parameters, other kinds of rule, and the app of a status check.
-fn ruleset(name: &str, rule: &Rule, before: &Value) -> Value {
+pub(crate) fn ruleset(name: &str, rule: &Rule, before: &Value) -> Value {
     let Require { pull_request, signed_commits, linear_history, status_checks } = &rule.require;
     let old = before["rules"].as_array().map_or(&[][..], Vec::as_slice);
     let find = |kind: &str| old.iter().find(|old| old["type"] == kind);

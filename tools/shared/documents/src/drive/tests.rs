@@ -156,7 +156,7 @@ fn driven(verb: &Verb, text: &str) -> Result<(Vec<String>, Vec<String>, Exit), E
 }
 
 fn plan(check: bool, destroy: bool) -> Verb {
-    Verb::Plan { target: Target::default(), check, destroy }
+    Verb::Plan { target: Target::default(), check, destroy, options: NoOptions {} }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::Error;
 use crate::labels::Labels;
 use crate::money::Rate;
 use crate::plan::{
-    BuilderOffer, DesiredImage, DesiredState, ImageBuilder, ImageIdentity, Need, OwnImage,
+    BuilderOffer, DesiredImage, DesiredState, Family, ImageBuilder, ImageIdentity, Need, OwnImage,
 };
 pub(crate) use builder::ImageOrder;
 
@@ -62,8 +62,9 @@ impl Reader {
     /// Lists the snapshots of Talos in `cloud` anew: those that carry our labels, and those that a person
     /// made. One request serves both, because no label selector does.
     pub(super) fn refresh_images(&self, cloud: &mut CloudState) -> Result<(), Error> {
-        let images: Vec<model::Image> =
-            parse_items(self.list("images", Some(("type", "snapshot")))?)?;
+        let items = self.list("images", Some(("type", "snapshot")))?;
+        cloud.keep_details(&self.scope, Family::Images, &items);
+        let images: Vec<model::Image> = parse_items(items)?;
         cloud.images.ours.clear();
         cloud.images_by_hand.clear();
         for image in images {
