@@ -7,7 +7,7 @@ mod actions;
 #[path = "../pages/mod.rs"]
 mod pages;
 #[path = "../project/mod.rs"]
-#[expect(dead_code, reason = "only the lifecycle uses every function of this module")]
+#[expect(dead_code, reason = "no test program uses every function of this module")]
 mod project;
 mod stand_ins;
 
