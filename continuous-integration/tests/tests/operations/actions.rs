@@ -107,6 +107,7 @@ impl Plane<'_> {
             run.ended(job, "success")?;
             assert_eq!(run.output(job, "ready"), Some("true"), "{job}");
         }
+        assert!(run.summary("deliver").contains("\n```mermaid\n"), "{}", run.summary("deliver"));
         let before = self.project.writes()?;
         let by_pipe = self.sh(&format!(
             "artifact-attest apply {DOCUMENTS} | talos-provision apply | flux-seed apply"
