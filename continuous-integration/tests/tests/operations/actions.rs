@@ -5,6 +5,7 @@ mod foreign;
 mod plane;
 mod run;
 mod runner;
+pub(crate) mod template;
 
 use std::fs;
 

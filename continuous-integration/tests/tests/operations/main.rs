@@ -47,6 +47,12 @@ fn workflows_give_the_result_of_the_pipe_and_every_page_runs() -> Test {
     every_page_runs(&project)
 }
 
+#[test]
+fn workflows_of_a_new_project_need_nix_only_to_build() -> Test {
+    let project = Project::of_template("127.96.0.0/16")?;
+    actions::template::workflows_of_a_new_project_apply_plan_and_compare(&project)
+}
+
 fn every_page_runs(project: &Project) -> Test {
     let before = project.writes()?;
     run(project, PAGES[0])?;

@@ -2,6 +2,7 @@
 //! scripts here; `operations/actions.rs` runs the actions with the real programs.
 
 mod install;
+mod workflows;
 
 use std::error::Error;
 use std::fs;
