@@ -20,7 +20,7 @@
       app = description: program: { type = "app"; inherit program; meta = { inherit description; }; };
 
       # Tools of a developer. Rust builds the programs, and Go builds components of the lab.
-      development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc git-lfs jq kubectl nodejs openssl python3 rustc rustfmt sops ];
+      development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc git-lfs jq kubectl nodejs openssl python3 rustc rustfmt sops zizmor ];
     in
     {
       # Each program, each source, the lab and the manual. `default` contains all programs and the tasks.
@@ -86,7 +86,7 @@
       } // {
         project = {
           path = ./templates/project;
-          description = "A whole project: documents, a source, manifests; ./tasks/lifecycle runs it in the lab";
+          description = "A whole project: documents, a source, manifests, workflows; ./tasks/lifecycle runs it in the lab";
           # Measured: `nix flake init` of Nix 2.8 drops the executable bit of files.
           welcomeText = ''
             `nix flake init` drops the executable bit of files, so `chmod` sets it again. In an empty folder, run:

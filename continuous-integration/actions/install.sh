@@ -21,7 +21,7 @@ gh_version=2.68.0
 # Downloads a release, and verifies that the workflow of the release made it
 # (https://cli.github.com/manual/gh_attestation_verify).
 install_release() { # VERSION
-  local version=$1 system archive url found refs=()
+  local version=$1 system installed archive url found refs=()
   case "${RUNNER_OS-}-${RUNNER_ARCH-}" in
     Linux-X64) system=x86_64-linux ;;
     Linux-ARM64) system=aarch64-linux ;;
@@ -30,6 +30,13 @@ install_release() { # VERSION
   found=$(gh --version 2>/dev/null | sed -n 's/^gh version \([0-9.]*\).*/\1/p') || found=
   [ "$(printf '%s\n%s\n' "$gh_version" "$found" | sort --version-sort | head -n 1)" = "$gh_version" ] \
     || refuse "gh ${found:-is missing, and it} cannot verify the release" "install gh $gh_version or newer, as on GitHub's runners, or install the program before this step"
+
+  # A later step of the job takes the same file. RUNNER_TEMP is empty when a job begins, so no other job can have put a file there.
+  installed=$RUNNER_TEMP/installed/$REPOSITORY/$version/bin
+  if [ -x "$installed/$PROGRAM" ]; then
+    PATH=$installed:$PATH
+    return
+  fi
 
   archive=$PROGRAM-$system.tar.gz
   if [ "$version" = latest ]; then
@@ -45,7 +52,9 @@ install_release() { # VERSION
     --signer-workflow "$REPOSITORY/.github/workflows/release.yaml" >"$folder/attestation" 2>&1 \
     || refuse "the attestation of $archive does not verify: $(tail -n 1 "$folder/attestation")" "do not use this file; check the input \`version\`, and report the release to $REPOSITORY"
   tar --extract --gzip --file "$folder/$archive" --directory "$folder" "bin/$PROGRAM"
-  PATH=$folder/bin:$PATH
+  mkdir -p "$installed"
+  mv "$folder/bin/$PROGRAM" "$installed"
+  PATH=$installed:$PATH
 }
 
 install_source() {

@@ -4,7 +4,7 @@
 # Environment:
 #   PROGRAM, VERB, FLAGS   the command line
 #   DOCUMENTS              paths of documents, one per line
-#   STREAM                 the output `stream` of another job
+#   STREAM, ARTIFACT       the output `stream` of another job: see stream.sh
 #   IDENTITY or READER     the key of the phase, or the key of a reader
 #   SEALED                 a file with documents of an earlier run; Clusters of the stream get the credentials for readers from it
 #   FACTS                  one line for each further output: its name and a jq filter
@@ -12,9 +12,10 @@
 # The exit status is the program's. A failed program also writes its documents, so every output is set from them.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
+source "$here/stream.sh"
 
-# Linux limits one environment string to 131,072 bytes (MAX_ARG_STRLEN, execve(2)), and the next job gets the stream as one.
-stream_bytes_max=131000
+# GitHub drops a summary above 1 MiB: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#step-isolation-and-limits
+summary_bytes_max=1000000
 
 output() { # NAME VALUE: the value may have any number of lines; the random delimiter keeps a line from ending it
   local end
@@ -29,7 +30,7 @@ output documents "$documents"
 
 inputs=()
 if [ -n "$STREAM" ]; then
-  base64 --decode <<<"$STREAM" | gzip --decompress >"$folder/stream.json"
+  read_stream >"$folder/stream.json"
   if [ -s "${SEALED-}" ]; then
     jq --compact-output --slurpfile earlier "$SEALED" --from-file "$here/sealed.jq" "$folder/stream.json" >"$folder/sealed.json"
     mv "$folder/sealed.json" "$folder/stream.json"
@@ -46,7 +47,7 @@ variable=${PROGRAM^^}
 variable=${variable//-/_}_KEY
 [ -z "$IDENTITY" ] || export "$variable=$IDENTITY"
 [ -z "${READER-}" ] || export READER_KEY="$READER"
-unset IDENTITY READER STREAM
+unset IDENTITY READER STREAM ARTIFACT
 
 source "$here/install.sh"
 
@@ -83,14 +84,17 @@ done <<<"$FACTS"
   jq --slurp --raw-output --from-file "$here/markdown.jq" "$documents"
   if [ -s "$picture" ]; then printf '\n```mermaid\n%s\n```\n' "$(<"$picture")"; fi
   if [ "$status" = 2 ]; then printf '```text\n%s\n```\n' "$(head --bytes=60000 "$folder/said" | tr -d '`')"; fi
-} >>"$GITHUB_STEP_SUMMARY"
-
-stream=$(gzip --best --no-name <"$documents" | base64 --wrap=0)
-if [ "${#stream}" -le "$stream_bytes_max" ]; then
-  output stream "$stream"
+} >"$folder/summary"
+if [ "$(stat --format %s "$folder/summary")" -gt "$summary_bytes_max" ]; then
+  head --bytes="$summary_bytes_max" "$folder/summary" | sed '$d' # the last line is not whole
+  printf '\nThe summary is longer than GitHub shows. The output `documents` has the rest.\n'
 else
-  error "$PROGRAM" "the documents are too large for another job (${#stream} bytes, at most $stream_bytes_max): use the output documents in this job"
-fi
+  cat "$folder/summary"
+fi >>"$GITHUB_STEP_SUMMARY"
+
+stream=$(write_stream "$documents")
+output stream "$stream"
+[[ $stream != "{"* ]] || output artifact "$(jq --raw-output .artifact <<<"$stream")" # the next step of the action uploads it
 if [ "$status" = 2 ]; then # the documents were invalid, and the program wrote none
   while IFS= read -r line; do error "$PROGRAM" "${line#error: }"; done < <(grep '^error: ' "$folder/said" | sed 's/%/%25/g')
 fi

@@ -4,6 +4,7 @@
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/../forge.sh"
+source "$here/../stream.sh"
 
 marker='<!-- holistic: the plan of this pull request -->'
 # GitHub limits a comment to 65,536 characters, and a page of comments to one hundred.
@@ -11,7 +12,7 @@ characters_max=60000
 pages_max=20
 
 [ -n "$STREAM" ] || { printf '::error title=no plan::no earlier job has an output with documents\n' >&2; exit 1; }
-documents=$(base64 --decode <<<"$STREAM" | gzip --decompress)
+documents=$(read_stream)
 plan=$(jq --slurp --raw-output --from-file "$here/../markdown.jq" <<<"$documents")
 # A document that no job has planned must not look like a document without steps.
 unknown=$(jq --slurp --raw-output '[.[] | select(.apiVersion // "" | startswith("holistic/"))

@@ -5,11 +5,12 @@
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/../forge.sh"
+source "$here/../stream.sh"
 
-documents=$(base64 --decode <<<"$STREAM" | gzip --decompress)
+documents=$(read_stream)
 notes=$(jq --slurp --raw-output --from-file "$here/notes.jq" <<<"$documents")
 notes+=$'\n\n'"The files are archives of the programs. \`gh attestation verify FILE --repo $GITHUB_REPOSITORY\` proves that this repository's workflow built a file."
-body=$(jq --null-input --arg tag "$TAG" --arg notes "$notes" '{tag_name: $tag, name: $tag, body: $notes, draft: true}')
+body=$(jq --raw-input --slurp --arg tag "$TAG" '{tag_name: $tag, name: $tag, body: ., draft: true}' <<<"$notes")
 # A second run for the same tag completes the existing release. A draft is in the list alone.
 release=$(forge GET "releases?per_page=100" | jq --arg tag "$TAG" 'first(.[] | select(.tag_name == $tag)) // empty')
 [ -n "$release" ] || release=$(forge POST releases "$body")

@@ -6,6 +6,7 @@
 
 mod back;
 #[path = "../project/mod.rs"]
+#[expect(dead_code, reason = "no test program uses every function of this module")]
 mod project;
 
 use std::collections::BTreeSet;

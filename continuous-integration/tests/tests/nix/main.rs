@@ -6,7 +6,7 @@
 
 mod home;
 #[path = "../project/mod.rs"]
-#[expect(dead_code, reason = "only the lifecycle uses every function of this module")]
+#[expect(dead_code, reason = "no test program uses every function of this module")]
 mod project;
 
 use std::collections::BTreeSet;
@@ -326,6 +326,7 @@ fn a_project_from_its_template_lives_and_ends(machine: &Machine) -> Test {
     let home = Home { machine, folder: machine.folder("example")?, tools };
     home.sh("nix flake init --template $TOOLS#project
         chmod +x tasks/* # as the template's README says
+        test -s .github/workflows/apply.yaml # the command copies hidden folders as well
         git init --quiet --initial-branch=main
         git config user.name tester
         git config user.email tester@example.org

@@ -1,36 +1,25 @@
-//! Runs the workflows of this repository, unchanged, against the lab.
-//!
-//! `act` runs the workflows. It differs from GitHub's runner in three ways: a checkout is a copy of
-//! the current folder, and the installer of Nix and the cache are stand-ins, because this machine has
-//! Nix and no network. A job gets this machine's PATH and Nix settings alone: it has no age identity
-//! and another home directory.
+//! Runs the workflows of this repository against the lab.
 
+mod checks;
 mod foreign;
+mod plane;
 mod run;
+mod runner;
+pub(crate) mod template;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
 use data_encoding::BASE64;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use run::{Run, run};
+use plane::Plane;
+use run::Run;
 
 use crate::project::{DOCUMENTS, Project, Test, document, documents, kubeconfig, unsealed};
-use crate::stand_ins;
-
-/// Owner and name of the repository at the lab's forge.
-const REPOSITORY: &str = "zabronax/holistic";
-
-/// Variables of this machine that a job does not get. `act` would run jobs inside the folder of the
-/// last one, the cache, which is slow on a disk.
-const REMOVED_VARIABLES: [&str; 6] =
-    ["SOPS_AGE_KEY_FILE", "LAB_CACHE", "LAB_BIN", "LAB_DIR", "LAB_NETWORK", "XDG_CACHE_HOME"];
 
 pub(crate) fn workflows_give_the_result_of_the_pipe(project: &Project, input: &str) -> Test {
     let plane = Plane::new(project, input)?;
-    plane.workflows_are_well_formed()?;
+    checks::workflows_are_well_formed(project)?;
     plane.a_night_without_drift_writes_nothing()?;
     plane.a_pull_request_gets_one_comment_with_its_plan()?;
     let output = plane.a_push_to_main_gives_the_result_of_the_pipe()?;
@@ -41,165 +30,7 @@ pub(crate) fn workflows_give_the_result_of_the_pipe(project: &Project, input: &s
     foreign::an_action_works_in_a_repository_without_nix_and_rust(&plane)
 }
 
-/// A clone of the project as in CI, and the access to its forge and cloud.
-struct Plane<'a> {
-    project: &'a Project,
-    clone: PathBuf,
-    /// URL of the forge's API.
-    api: String,
-    /// Token of the forge, in place of the token that GitHub creates for each run.
-    token: String,
-    cloud: (String, String),
-    /// Name and value of each of the repository's secrets.
-    secrets: Vec<(&'static str, String)>,
-}
-
-impl<'a> Plane<'a> {
-    fn new(project: &'a Project, input: &str) -> Test<Self> {
-        let clone = project.root().join("clone");
-        project.sh("git clone --quiet . clone && cd clone && git config user.name tester && git config user.email tester@example.org")?;
-        let mut declared = document(input, "Project", "holistic")?;
-        let endpoints = &mut declared["spec"]["endpoints"];
-        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("not a text");
-        let token = |value: &Value| Test::Ok(fs::read_to_string(text(&value["token"]["file"])?)?);
-        let (forge, hetzner) = (&endpoints["forge"]["gitea"], &endpoints["cloud"]["hetzner"]);
-        let (api, forge_token) = (text(&forge["url"])? + "/api/v1", token(forge)?);
-        let cloud = (text(&hetzner["url"])?, token(hetzner)?);
-        // The lab's endpoints. The token of the cloud comes from a job's environment, as in production.
-        let read_token = fs::read_to_string(text(&hetzner["reader"]["file"])?)?;
-        let places = [json!({"env": "HCLOUD_READ_TOKEN"}), json!({"env": "HCLOUD_TOKEN"})];
-        endpoints["cloud"]["hetzner"]["reader"] = json!({"firstOf": places});
-        endpoints["cloud"]["hetzner"]["token"] = json!({"env": "HCLOUD_TOKEN"});
-        fs::write(clone.join("project/project.yaml"), format!("---\n{declared}\n"))?;
-        let delivery = document(input, "Delivery", "prod")?; // with the override of the lab
-        fs::write(clone.join("deployments/delivery.yaml"), format!("---\n{delivery}\n"))?;
-        // The Cluster stays YAML, because a change below edits its lines.
-        let factory = document(input, "Cluster", "prod")?["spec"]["image"]["factory"].take();
-        project.sh(&format!(
-            "cd clone && sed -i 's|image: {{}}|image: {{factory: {factory}}}|; s|externalCloudProvider: true|externalCloudProvider: false|' machines/prod/cluster.yaml
-            git commit --quiet --all --message 'The endpoints and overrides of the lab'"
-        ))?;
-        fs::create_dir(project.root().join("other-home"))?;
-        let phase_key = |phase| {
-            let derive = format!(
-                "sops --decrypt --extract '[\"root\"]' project/secrets.yaml | python3 -c '{HKDF}' holistic/{phase}/1"
-            );
-            project.sh(&derive)
-        };
-        let secrets = vec![
-            ("ARTIFACT_ATTEST_KEY", phase_key("artifact-attest")?),
-            ("TALOS_PROVISION_KEY", phase_key("talos-provision")?),
-            ("FLUX_SEED_KEY", phase_key("flux-seed")?),
-            ("HCLOUD_TOKEN", cloud.1.clone()),
-            ("READER_KEY", phase_key("reader")?),
-            ("HCLOUD_READ_TOKEN", read_token),
-            ("GITHUB_TOKEN", forge_token.clone()),
-        ];
-        Ok(Self { project, clone, api, token: forge_token, cloud, secrets })
-    }
-
-    /// Runs a script in the clone as a user who has every secret.
-    fn sh(&self, script: &str) -> Test<String> {
-        // The first line is shown in the log, so the token comes after it.
-        let token = format!("HCLOUD_TOKEN={}", self.cloud.1.trim());
-        let (first, rest) = script.split_once('\n').unwrap_or((script, ""));
-        self.project.sh(&format!("cd clone # {first}\nexport {token}\n{first}\n{rest}"))
-    }
-
-    /// Sends a request to the forge's API and returns the answer.
-    fn forge(&self, method: &str, path: &str, body: &Value) -> Test<Value> {
-        let answer = self.project.sh(&format!(
-            "# {method} {path}
-            curl --silent --show-error --fail-with-body --request {method} --header 'Authorization: token {}' \
-             --header 'Content-Type: application/json' --data '{body}' {}/repos/{REPOSITORY}/{path}",
-            self.token.trim(),
-            self.api
-        ))?;
-        Ok(serde_json::from_str(&answer)?)
-    }
-
-    /// Runs a workflow of this repository with `act`.
-    fn act(&self, workflow: &str, event: &str, payload: &Value) -> Test<Run> {
-        self.act_file(&format!(".github/workflows/{workflow}.yaml"), event, payload, &self.secrets)
-    }
-
-    fn act_file(
-        &self,
-        workflow: &str,
-        event: &str,
-        payload: &Value,
-        secrets: &[(&str, String)],
-    ) -> Test<Run> {
-        run(&mut self.act_command(workflow, event, payload, secrets)?)
-    }
-
-    fn act_command(
-        &self,
-        workflow: &str,
-        event: &str,
-        payload: &Value,
-        secrets: &[(&str, String)],
-    ) -> Test<Command> {
-        let root = self.project.root();
-        let lines = secrets.iter().map(|(name, value)| format!("{name}={}\n", value.trim()));
-        fs::write(root.join("secrets.env"), lines.collect::<String>())?;
-        fs::write(root.join("event.json"), payload.to_string())?;
-        let file = |name: &str| root.join(name).display().to_string();
-        let stand_ins = stand_ins::write(root, &self.clone)?;
-        let arguments = [
-            event,
-            "--json",
-            "--workflows",
-            workflow,
-            "--eventpath",
-            &file("event.json"),
-            "--secret-file",
-            &file("secrets.env"),
-            "--platform",
-            "ubuntu-latest=-self-hosted",
-            "--platform",
-            "ubuntu-24.04-arm=-self-hosted",
-            "--container-daemon-socket",
-            "-",
-            "--env",
-            &format!("GITHUB_API_URL={}", self.api),
-            "--env",
-            &format!("GITHUB_REPOSITORY={REPOSITORY}"),
-        ];
-        let mut act = self.project.command("act", &arguments);
-        act.args(stand_ins);
-        act.current_dir(&self.clone).env("HOME", root.join("other-home"));
-        for variable in REMOVED_VARIABLES {
-            act.env_remove(variable);
-        }
-        Ok(act)
-    }
-
-    fn workflows_are_well_formed(&self) -> Test {
-        assert_eq!(self.sh("actionlint -no-color -shellcheck= -pyflakes=")?, "", "actionlint");
-        let files =
-            self.sh("git ls-files .github continuous-integration/actions | grep -E 'ya?ml$'")?;
-        for file in files.lines() {
-            for line in fs::read_to_string(self.clone.join(file))?.lines() {
-                let line = line.trim().trim_start_matches("- ");
-                let Some((key, value)) = line.split_once(": ") else { continue };
-                let pin = value.split_once('@').unwrap_or_default().1;
-                let (commit, version) = pin.split_once(" # v").unwrap_or_default();
-                let pinned =
-                    commit.len() == 40 && commit.chars().all(|digit| digit.is_ascii_hexdigit());
-                match key {
-                    "uses" => assert!(
-                        value.starts_with("./") || (pinned && !version.is_empty()),
-                        "{file}: {line}"
-                    ),
-                    "run" => assert!(!value.contains("${{") && value != "|", "{file}: {line}"),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
+impl Plane<'_> {
     fn a_night_without_drift_writes_nothing(&self) -> Test {
         let before = self.project.writes()?;
         let night = self.act("drift", "schedule", &json!({}))?;
@@ -214,33 +45,34 @@ impl<'a> Plane<'a> {
         self.sh("git switch --quiet --create change
             printf '# A change that makes another artifact.\n' >>deployments/manifests/lab/kustomization.yaml
             git commit --quiet --all --message 'Change what is deployed'")?;
-        let origin = self
-            .api
-            .replace("/api/v1", "")
-            .replace("//", &format!("//zabronax:{}@", self.token.trim()));
-        self.sh(&format!("# push\ngit push --quiet {origin}/{REPOSITORY}.git change"))?;
-        let change = json!({"title": "A change", "head": "change", "base": "main"});
-        let number = self.forge("POST", "pulls", &change)?["number"].clone();
+        let number = self.open_pull_request("change")?;
         let before = self.project.writes()?;
-        let event = |from: &str| {
-            let head = json!({"sha": "c0ffee", "repo": {"full_name": from}});
-            json!({"pull_request": {"number": number, "head": head}})
-        };
         let comments = format!("issues/{number}/comments");
 
-        let foreign = self.act("plan", "pull_request", &event("stranger/holistic"))?;
+        let foreign =
+            self.act("plan", "pull_request", &Plane::pull_request(&number, "stranger/holistic"))?;
         assert!(foreign.results().is_empty(), "no job runs for a fork: {:?}", foreign.results());
 
         let mut ids = Vec::new();
         // A reader can read the cloud and every object except Secrets. The state of machines is reported
         // as Unknown.
         let unknown = "| Cluster/prod | Unknown | ReaderAccess |";
-        let more = "sed -i '/name: work/s/count: 1/count: 2/' machines/prod/*.yaml";
-        for (change, cluster) in [("true", unknown), (more, "createServer prod-work-2")] {
+        // The second change also makes a stream that no output of a job can hold.
+        let more = format!(
+            "sed -i '/name: work/s/count: 1/count: 2/' machines/prod/*.yaml\n{}",
+            Plane::LARGE_PROJECT
+        );
+        let changes = [("true", unknown, false), (&more, "createServer prod-work-2", true)];
+        for (change, cluster, is_artifact) in changes {
             self.sh(change)?;
-            let run = self.act("plan", "pull_request", &event(REPOSITORY))?;
+            let event = Plane::pull_request(&number, &self.repository);
+            let run = self.act("plan", "pull_request", &event)?;
             for job in ["attest", "provision", "deliver", "comment"] {
                 run.ended(job, "success")?;
+            }
+            for job in ["attest", "provision", "deliver"] {
+                let stream = run.output(job, "stream").ok_or("no stream")?;
+                assert_eq!(stream.starts_with("{\"artifact\":"), is_artifact, "{job}: {stream}");
             }
             let there = self.forge("GET", &comments, &json!({}))?;
             let there = there.as_array().ok_or("no list")?;
@@ -259,7 +91,7 @@ impl<'a> Plane<'a> {
                 assert!(body.contains(part), "{part} is not in {body}");
             }
         }
-        self.sh("git checkout --quiet machines")?;
+        self.sh("git checkout --quiet machines project")?;
         assert_eq!(ids[0], ids[1], "the second run edits the same comment");
         let after = self.project.writes()?;
         for remote in ["registry", "cloud", "cluster"] {
@@ -276,6 +108,7 @@ impl<'a> Plane<'a> {
             run.ended(job, "success")?;
             assert_eq!(run.output(job, "ready"), Some("true"), "{job}");
         }
+        assert!(run.summary("deliver").contains("\n```mermaid\n"), "{}", run.summary("deliver"));
         let before = self.project.writes()?;
         let by_pipe = self.sh(&format!(
             "artifact-attest apply {DOCUMENTS} | talos-provision apply | flux-seed apply"
@@ -286,9 +119,9 @@ impl<'a> Plane<'a> {
         Ok(by_pipe)
     }
 
-    /// Returns the documents in the output `stream` of `job`.
+    /// Returns the documents in the output `stream` of the step that has the name of its `job`.
     fn stream(&self, run: &Run, job: &str) -> Test<String> {
-        let stream = run.output(job, "stream").ok_or("no stream")?;
+        let stream = run.output_of(job, job, "stream").ok_or("no stream")?;
         fs::write(self.project.root().join("stream.gz"), BASE64.decode(stream.as_bytes())?)?;
         self.project.sh("gzip --decompress --stdout stream.gz")
     }
@@ -423,7 +256,7 @@ impl<'a> Plane<'a> {
             let found = document(output, kind, name)?.pointer(path).cloned();
             Test::Ok(found.and_then(|fact| fact.as_str().map(str::to_owned)).unwrap_or_default())
         };
-        assert!(said("url").ends_with(REPOSITORY), "{}", said("url"));
+        assert!(said("url").ends_with(&self.repository), "{}", said("url"));
         let references = said("references").lines().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(references.len(), 3);
         assert!(references.contains(&fact("Artifact", "greeter", "/status/observed/reference")?));
@@ -458,12 +291,3 @@ fn document_digest(text: &str) -> Test<String> {
     let digest = artifact["status"]["observed"]["digest"].as_str();
     Ok(digest.ok_or("no digest")?.to_owned())
 }
-
-/// Independent implementation of derivation.md in Python: derives a phase key from the root on
-/// standard input and `<project>/<phase>/<generation>` as an argument.
-const HKDF: &str = "
-import base64, hashlib, hmac, sys
-step = lambda key, data: hmac.new(key, data, hashlib.sha256).digest()
-root = base64.b64decode(sys.stdin.read())
-print(base64.b64encode(step(step(b\"holistic/v1\", root), sys.argv[1].encode() + b\"\\x01\")).decode())
-";

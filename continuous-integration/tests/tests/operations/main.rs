@@ -7,7 +7,7 @@ mod actions;
 #[path = "../pages/mod.rs"]
 mod pages;
 #[path = "../project/mod.rs"]
-#[expect(dead_code, reason = "only the lifecycle uses every function of this module")]
+#[expect(dead_code, reason = "no test program uses every function of this module")]
 mod project;
 mod stand_ins;
 
@@ -58,6 +58,12 @@ fn workflows_give_the_result_of_the_pipe_and_every_page_runs() -> Test {
     forward(&project, "apply", &input, 0)?; // the workflows' clone has pushed a change that this folder lacks
     every_page_runs(&project)?;
     run_blocks(&project, TUTORIAL, documents, back)
+}
+
+#[test]
+fn workflows_of_a_new_project_need_nix_only_to_build() -> Test {
+    let project = Project::of_template("127.96.0.0/16")?;
+    actions::template::workflows_of_a_new_project_apply_plan_and_compare(&project)
 }
 
 fn every_page_runs(project: &Project) -> Test {

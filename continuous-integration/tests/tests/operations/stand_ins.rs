@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use repository_tests::link_commands;
+
 use crate::project::Test;
 
 /// A repository of actions: its name, and each action's folder and `action.yml`.
@@ -16,16 +18,19 @@ const REPOSITORIES: [Repository; 5] = [
     ("actions/download-artifact", &[("", DOWNLOAD)]),
 ];
 
-/// Stand-in for the installer of Nix, which this machine already has.
-const INSTALLER: &str = "
+/// Stand-in for the installer of Nix: puts the Nix of this machine in PATH.
+const INSTALLER: &str = r#"
 name: stand-in
 description: Nix is already installed
 runs:
   using: composite
   steps:
     - shell: bash
-      run: nix --version
-";
+      run: echo FOLDER/nix >>"$GITHUB_PATH"
+"#;
+
+/// Commands of Nix that the programs and the workflows use.
+const NIX: [&str; 3] = ["nix", "nix-instantiate", "nix-store"];
 
 /// Stand-in for `actions/cache/save`: keeps one file. Like the original, it never replaces a file that
 /// has the same key.
@@ -72,7 +77,7 @@ runs:
 const UPLOAD: &str = r#"
 name: stand-in
 description: Keeps files in a folder of this machine
-inputs: {name: {required: true}, path: {required: true}, if-no-files-found: {default: warn}}
+inputs: {name: {required: true}, path: {required: true}, if-no-files-found: {default: warn}, retention-days: {default: ""}}
 runs:
   using: composite
   steps:
@@ -81,31 +86,39 @@ runs:
       env: {NAME: "${{ inputs.name }}", FILES: "${{ inputs.path }}"}
 "#;
 
-/// Stand-in for `actions/download-artifact`: copies the files of every name that matches.
+/// Stand-in for `actions/download-artifact`: copies the files of a name, or of every name that matches.
 const DOWNLOAD: &str = r#"
 name: stand-in
 description: Copies files from a folder of this machine
-inputs: {pattern: {required: true}, path: {required: true}, merge-multiple: {default: "false"}}
+inputs: {name: {default: ""}, pattern: {default: ""}, path: {required: true}, merge-multiple: {default: "false"}}
+outputs: {download-path: {value: "${{ steps.download.outputs.download-path }}"}}
 runs:
   using: composite
   steps:
-    - shell: bash
-      run: mkdir -p "$TO"; for folder in FOLDER/$NAMES; do cp "$folder"/* "$TO"; done
-      env: {NAMES: "${{ inputs.pattern }}", TO: "${{ inputs.path }}"}
+    - id: download
+      shell: bash
+      run: mkdir -p "$TO"; for folder in FOLDER/$NAMES; do cp "$folder"/* "$TO"; done; echo "download-path=$TO" >>"$GITHUB_OUTPUT"
+      env: {NAMES: "${{ inputs.name || inputs.pattern }}", TO: "${{ inputs.path }}"}
 "#;
 
 /// Writes the stand-ins below `root`. Returns the arguments that make `act` use them in place of the
-/// actions in the workflows of `clone`.
-pub(crate) fn write(root: &Path, clone: &Path) -> Test<Vec<String>> {
+/// actions in the workflows.
+pub(crate) fn write(root: &Path) -> Test<Vec<String>> {
     let mut arguments = Vec::new();
-    let cache = root.join("cache").display().to_string();
+    let cache = root.join("cache");
+    let nix = cache.join("nix");
+    if !nix.exists() {
+        fs::create_dir_all(&nix)?;
+        link_commands(&nix, &NIX)?;
+    }
     for (name, actions) in REPOSITORIES {
         let folder = root.join("stand-ins").join(name);
         for (action, text) in actions {
+            let text = text.replace("FOLDER", &cache.display().to_string());
             fs::create_dir_all(folder.join(action))?;
-            fs::write(folder.join(action).join("action.yml"), text.replace("FOLDER", &cache))?;
+            fs::write(folder.join(action).join("action.yml"), text)?;
         }
-        let commit = commit(clone, name)?;
+        let commit = commit(name)?;
         arguments.extend([
             "--local-repository".to_owned(),
             format!("{name}@{commit}={}", folder.display()),
@@ -115,10 +128,12 @@ pub(crate) fn write(root: &Path, clone: &Path) -> Test<Vec<String>> {
 }
 
 /// Returns the commit at which the workflows use a repository of actions.
-fn commit(clone: &Path, name: &str) -> Test<String> {
-    let workflows =
-        ["plan", "release"].map(|name| clone.join(format!(".github/workflows/{name}.yaml")));
-    let text = fs::read_to_string(&workflows[0])? + &fs::read_to_string(&workflows[1])?;
+fn commit(name: &str) -> Test<String> {
+    let mut text = String::new();
+    for workflow in ["plan", "release"] {
+        let path = repository_tests::root().join(format!(".github/workflows/{workflow}.yaml"));
+        text += &fs::read_to_string(path)?;
+    }
     let line = text.lines().find(|line| line.contains(name)).ok_or("the action is not used")?;
     let commit = line.split_once('@').and_then(|(_, rest)| rest.split(' ').next());
     Ok(commit.ok_or("the action is not pinned")?.to_owned())

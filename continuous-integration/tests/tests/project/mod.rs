@@ -35,9 +35,17 @@ pub(crate) struct Project {
 impl Project {
     /// Copies the working tree of this repository, including uncommitted files, into a new repository.
     pub(crate) fn new(network: &'static str) -> Test<Self> {
+        Self::copy_of(&root(), network)
+    }
+
+    /// Like [`Self::new`], from the template of a project.
+    pub(crate) fn of_template(network: &'static str) -> Test<Self> {
+        Self::copy_of(&root().join("templates/project"), network)
+    }
+
+    fn copy_of(here: &Path, network: &'static str) -> Test<Self> {
         let folder = tempfile::Builder::new().prefix("holistic-").tempdir()?;
         let project = Self { folder, network, caches: cache().join("tests") };
-        let here = root();
         let copy = r#"
             cd "$HERE"
             git ls-files -z --cached --others --exclude-standard \
@@ -51,7 +59,7 @@ impl Project {
             GIT_AUTHOR_DATE="2026-11-01T00:00:00Z" GIT_COMMITTER_DATE="2026-11-01T00:00:00Z" git commit --quiet -m "As it stands"
         "#;
         let mut copy = project.command("bash", &["-euc", copy]);
-        let copied = copy.env("HERE", &here).env("TO", project.root()).output()?;
+        let copied = copy.env("HERE", here).env("TO", project.root()).output()?;
         succeeded(copied)?;
         Ok(project)
     }
@@ -84,6 +92,7 @@ impl Project {
             .env("XDG_CACHE_HOME", &self.caches)
             .env("LAB_CACHE", &cache)
             .env("LAB_BIN", &binaries)
+            .env("LAB_COMPONENTS", root().join("continuous-integration/components"))
             .env("LAB_DIR", self.root().join(".lab"))
             .env("LAB_NETWORK", self.network)
             .env("NIX_CONF_DIR", self.root().join(".lab/nix"))

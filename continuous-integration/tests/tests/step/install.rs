@@ -13,9 +13,9 @@ use testing::http::{Response, listen_to_requests};
 use crate::{Step, Test};
 
 /// Every command that a runner needs; GitHub's runners have all of them.
-const COMMANDS: [&str; 19] = [
-    "base64", "bash", "cat", "curl", "dirname", "env", "grep", "gzip", "head", "jq", "mktemp",
-    "mv", "rm", "sed", "sort", "tail", "tar", "tee", "tr",
+const COMMANDS: [&str; 21] = [
+    "base64", "bash", "cat", "curl", "dirname", "env", "grep", "gzip", "head", "jq", "mkdir",
+    "mktemp", "mv", "rm", "sed", "sort", "stat", "tail", "tar", "tee", "tr",
 ];
 
 const GH: &str = r#"#!/usr/bin/env bash
@@ -121,6 +121,22 @@ fn an_action_of_another_repository_installs_the_release_that_its_ref_or_its_inpu
         let environment = fs::read_to_string(runner.step.path("started"))?;
         assert!(!environment.contains("a-token"), "only gh gets the token: {environment}");
         fs::remove_file(runner.step.path("started"))?;
+        // The runner empties this folder before the next job.
+        fs::remove_dir_all(runner.step.path("installed"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_later_step_of_a_job_downloads_nothing_unless_it_names_another_version() -> Test {
+    let runner = Runner::new("2.76.0", false)?;
+    for (version, requests) in [("latest", 1), ("latest", 0), ("v1.2.3", 1), ("latest", 0)] {
+        let own = [("REPOSITORY", "me/tools"), ("REF", "v1"), ("VERSION", version)];
+        let (status, said) = runner.run(&own)?;
+        assert_eq!(status, Some(0), "{said}");
+        assert_eq!(runner.requested().len(), requests, "{version}");
+        assert!(runner.has_started(), "{version}");
+        fs::remove_file(runner.step.path("started"))?;
     }
     Ok(())
 }
@@ -171,10 +187,20 @@ fn an_action_of_the_jobs_own_repository_is_built_and_never_downloaded() -> Test 
 }
 
 #[test]
-fn every_action_passes_the_source_of_its_program_on() -> Test {
-    let mut actions = 0;
+fn every_action_passes_the_source_of_its_program_and_its_streams_on() -> Test {
+    const DOWNLOAD: &str = "    - id: artifact
+      if: ${{ startsWith(inputs.stream, '{') }}
+      uses: actions/download-artifact@";
+    const UPLOAD: &str = "    - if: ${{ !cancelled() && steps.run.outputs.artifact }}
+      uses: actions/upload-artifact@";
+    let (mut actions, mut readers) = (0, 0);
     for folder in fs::read_dir(root().join("continuous-integration/actions"))? {
         let Ok(action) = fs::read_to_string(folder?.path().join("action.yml")) else { continue };
+        if action.contains("inputs.stream") {
+            readers += 1;
+            let path = "ARTIFACT: ${{ steps.artifact.outputs.download-path }}";
+            assert!(action.contains(DOWNLOAD) && action.contains(path), "{action}");
+        }
         if !action.contains("/../run.sh") {
             continue;
         }
@@ -187,7 +213,8 @@ fn every_action_passes_the_source_of_its_program_on() -> Test {
         ] {
             assert!(action.contains(&format!("        {line}\n")), "{line} is not in {action}");
         }
+        assert!(action.contains(UPLOAD), "{action}");
     }
-    assert_eq!(actions, 5);
+    assert_eq!((actions, readers), (5, 7));
     Ok(())
 }

@@ -35,7 +35,7 @@ const RECIPIENTS: [&str; 10] = [
 ];
 
 /// SHA-256 of each value in `secrets.yaml`: first of this repository, then of the template.
-const VALUES: [&str; 18] = [
+const VALUES: [&str; 20] = [
     "478587ffe95345eceb8fad15c37e5c4b147e434685f5177186167b773f5ce8a4", // root
     "50d22afadeceeee409bfe358f227f17b5d4de44034a4867f0621a6fa7f98d9a5", // github
     "1af4eb7b0afe53ae9f2625c061a2a9054affc91562d4375e0e1f0722bb63c01d", // ghcr
@@ -54,6 +54,8 @@ const VALUES: [&str; 18] = [
     "bf8061f00bac730cb63cc24bc76f81ec26b449bf6d465075843ce0bf8100f606", // s3.secretAccessKey
     "d7d5066822b1c7f7e207809da7b825a8707012a42b989b45ed391b8b462df458", // s3Reader.accessKeyId
     "bfe8862402417bceb580c101d2b51ada929ac9ef197ec847f79900e3933093ee", // s3Reader.secretAccessKey
+    "fd6ea571c17571185a825971e6dfc7c65467260079f9c1ea39659aedea413041", // ghcrReader
+    "28e0b502dd45db366222b0eb9115155617cdd702aaea0b233dd4719df7fec0bd", // hetznerReader
 ];
 
 /// Returns every published root.

@@ -49,10 +49,18 @@ impl Run {
 
     /// Returns the last value of an output of a step of `job`.
     pub(super) fn output(&self, job: &str, name: &str) -> Option<&str> {
-        let is_output = |entry: &&Value| {
+        self.outputs(job, name).next_back()?["arg"].as_str()
+    }
+
+    /// Returns an output of the step `step` of `job`.
+    pub(super) fn output_of(&self, job: &str, step: &str, name: &str) -> Option<&str> {
+        self.outputs(job, name).find(|entry| entry["stepID"][0] == step)?["arg"].as_str()
+    }
+
+    fn outputs(&self, job: &str, name: &str) -> impl DoubleEndedIterator<Item = &Value> {
+        self.log.iter().filter(move |entry| {
             entry["jobID"] == job && entry["command"] == "set-output" && entry["name"] == name
-        };
-        self.log.iter().rev().find(is_output)?["arg"].as_str()
+        })
     }
 
     /// Returns the summary of `job`. Nothing else shows reliably why a step failed: `act` 0.2.89 stops to
