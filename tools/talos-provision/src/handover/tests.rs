@@ -256,11 +256,20 @@ fn imports(configuration: &serde_json::Value) -> BTreeMap<String, String> {
     imports.map(|import| (text(&import["to"]), text(&import["id"]))).collect()
 }
 
+/// Returns every world that can exist: nothing is in a network that does not exist.
 fn worlds() -> impl Iterator<Item = Vec<Part>> {
-    (0..1_u32 << PARTS.len()).map(|bits| {
+    let world = |bits: u32| {
         let chosen = |(index, part): (usize, Part)| (bits >> index & 1 == 1).then_some(part);
-        PARTS.into_iter().enumerate().filter_map(chosen).collect()
-    })
+        PARTS.into_iter().enumerate().filter_map(chosen).collect::<Vec<_>>()
+    };
+    let can_exist = |parts: &Vec<Part>| {
+        let has = |part: Part| parts.contains(&part);
+        let net = has(Part::Network);
+        (net || !has(Part::Subnet))
+            && (net && has(Part::Balancer) || !has(Part::Wired))
+            && (net && (has(Part::Server) || has(Part::Surplus)) || !has(Part::Attached))
+    };
+    (0..1_u32 << PARTS.len()).map(world).filter(can_exist)
 }
 
 const DECLARATIONS: [&str; 3] = [
@@ -272,11 +281,15 @@ const DECLARATIONS: [&str; 3] = [
 #[test]
 fn every_configuration_fits_the_schemas_of_the_provider() {
     let schema = Schema::read("hcloud").expect("schemas");
-    let mut kinds = BTreeSet::new();
+    let (mut kinds, mut checked) = (BTreeSet::new(), BTreeSet::new());
     for declaration in DECLARATIONS {
         let declared = declared(declaration);
         for parts in worlds() {
             let configuration = configuration(&observation(&declared, &parts));
+            // Many worlds have the same configuration.
+            if !checked.insert(configuration.to_string()) {
+                continue;
+            }
             assert_eq!(schema.differences(&configuration), [""; 0], "{declaration} {parts:?}");
             let resources = configuration["resource"].as_object().into_iter().flatten();
             kinds.extend(resources.map(|(kind, _)| kind.clone()));
