@@ -93,7 +93,7 @@ impl BinaryCache {
         let reader = self.reader.as_ref().or(self.credentials.as_ref());
         let asked = ["path-info", "--json", "--store", self.url.as_str(), path];
         let arguments = [&FRESH[..], &asked].concat();
-        let ended = self.nix(nix, reader, &arguments)?;
+        let ended = run(nix, reader, &arguments)?;
         // Nix 2.8 prints an array, and newer versions an object by path. A missing path is marked in both, and an
         // error beside it in some versions.
         match serde_json::from_slice::<Value>(&ended.stdout) {
@@ -117,7 +117,7 @@ impl BinaryCache {
         let secret = file.path().display().to_string();
         let to = self.url.with("compression", "zstd").with("secret-key", &secret);
         let copy = [&FRESH[..], &["copy", "--to", to.as_str(), path]].concat();
-        let ended = self.nix(nix, self.credentials.as_ref(), &copy)?;
+        let ended = run(nix, self.credentials.as_ref(), &copy)?;
         if ended.code != Some(0) {
             return Err(self.failed(ended));
         }
@@ -127,29 +127,8 @@ impl BinaryCache {
         // Paths that the cache had before are not copied again, so they lack the signature.
         let sign = ["store", "sign", "--store", self.url.as_str(), "--key-file", &secret];
         let sign = [&FRESH[..], &sign, &["--recursive", path]].concat();
-        let ended = self.nix(nix, self.credentials.as_ref(), &sign)?;
+        let ended = run(nix, self.credentials.as_ref(), &sign)?;
         if ended.code == Some(0) { Ok(()) } else { Err(self.failed(ended)) }
-    }
-
-    fn nix(
-        &self,
-        nix: &Nix<'_>,
-        credentials: Option<&Reference>,
-        arguments: &[&str],
-    ) -> Result<Ended, Error> {
-        let credentials = credentials.map(S3Credentials::resolve).transpose()?;
-        let secrets: Vec<(&str, OsString)> = credentials.map_or_else(Vec::new, |credentials| {
-            let secret = credentials.secret_access_key.expose().to_vec();
-            vec![
-                ("AWS_ACCESS_KEY_ID", credentials.access_key_id.into()),
-                ("AWS_SECRET_ACCESS_KEY", OsString::from_vec(secret)),
-                ("AWS_SESSION_TOKEN", OsString::new()), // that of another login
-            ]
-        });
-        let variables: Vec<(&str, &OsStr)> =
-            secrets.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
-        let all = [&["--extra-experimental-features", "nix-command"], arguments].concat();
-        tool::run_tied(nix.document, "nix", all, &variables, None)
     }
 
     fn failed(&self, ended: Ended) -> Error {
@@ -158,6 +137,23 @@ impl BinaryCache {
             ended.code.is_none() || failure::is_network(&said) || failure::is_network_of_s3(&said);
         Error::BinaryCache { url, said, temporary }
     }
+}
+
+/// Runs Nix with the credentials of a bucket in its environment.
+fn run(nix: &Nix<'_>, credentials: Option<&Reference>, arguments: &[&str]) -> Result<Ended, Error> {
+    let credentials = credentials.map(S3Credentials::resolve).transpose()?;
+    let secrets: Vec<(&str, OsString)> = credentials.map_or_else(Vec::new, |credentials| {
+        let secret = credentials.secret_access_key.expose().to_vec();
+        vec![
+            ("AWS_ACCESS_KEY_ID", credentials.access_key_id.into()),
+            ("AWS_SECRET_ACCESS_KEY", OsString::from_vec(secret)),
+            ("AWS_SESSION_TOKEN", OsString::new()), // that of another login
+        ]
+    });
+    let variables: Vec<(&str, &OsStr)> =
+        secrets.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
+    let all = [&["--extra-experimental-features", "nix-command"], arguments].concat();
+    tool::run_tied(nix.document, "nix", all, &variables, None)
 }
 
 /// Whether `nix path-info --json` shows `path` with a signature of a key called `name`.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ::remote::registry;
 use documents::{Diagnostic, Exit, Reason};
 
+use crate::failure;
 use crate::failure::Cause as NixCause;
 
 /// Errors of this program.
@@ -410,12 +411,8 @@ impl Diagnostic for Error {
                     "nothing was published or signed; `nix-store --realise --check -K {path}` keeps both results for a comparison; `rebuild: skip` disables the second build"
                 ));
             }
-            Self::BinaryCache { .. } => {
-                "check `endpoints.nix.cache` of the Project: the URL, and credentials that may read and write; a Nix that is built without S3, or without AWS support, cannot use a bucket with credentials, as those of Debian"
-            }
-            Self::OtherResult { .. } => {
-                "the image was published from another machine's build: remove the result from the store (`nix-store --delete`), so that it is built again, or publish a new commit"
-            }
+            Self::BinaryCache { .. } => failure::BINARY_CACHE_HELP,
+            Self::OtherResult { .. } => failure::OTHER_RESULT_HELP,
             Self::NixGarbled { .. } | Self::DerivationUnknown { .. } => {
                 "use a version of Nix from 2.8 to the newest that this version supports"
             }

@@ -235,6 +235,11 @@ pub(crate) fn is_network(said: &str) -> bool {
     last_error(said).iter().any(|line| is_network_error(line))
 }
 
+/// Help for a binary cache that Nix cannot use.
+pub(crate) const BINARY_CACHE_HELP: &str = "check `endpoints.nix.cache` of the Project: the URL, and credentials that may read and write; a Nix that is built without S3, or without AWS support, cannot use a bucket with credentials, as those of Debian";
+/// Help for a result in the store that is not the published one.
+pub(crate) const OTHER_RESULT_HELP: &str = "the image was published from another machine's build: remove the result from the store (`nix-store --delete`), so that it is built again, or publish a new commit";
+
 /// Whether the client of S3 in Nix did not reach the server. It has the numbers of curl's errors: 6 no such host, 7
 /// no connection, 28 time limit (<https://curl.se/libcurl/c/libcurl-errors.html>).
 pub(crate) fn is_network_of_s3(said: &str) -> bool {

@@ -20,6 +20,20 @@ pub(crate) fn validate(stream: &mut Stream, projects: &Projects, declared: &[Dec
     }
 }
 
+/// Whether the document's Project is known and has no binary cache.
+fn lacks_cache(projects: &Projects, document: &Declared<Artifact>) -> bool {
+    let project = projects.get(&document.spec.project);
+    project.is_ok_and(|project| {
+        project.spec.endpoints.nix.as_ref().is_none_or(|nix| nix.cache.is_none())
+    })
+}
+
+/// Whether `text` is a numeric UID or `UID:GID`.
+fn is_user(text: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.split(':').all(is_number) && text.split(':').count() <= 2
+}
+
 /// Returns the JSON pointer and the message of each error in `document`.
 fn errors(
     stream: &Stream,
@@ -83,9 +97,7 @@ fn errors(
             if !build.flake.is_dir() {
                 error("/spec/build/flake", folder);
             }
-            let project = projects.get(&document.spec.project).ok();
-            let nix = project.and_then(|project| project.spec.endpoints.nix.as_ref());
-            if build.cache && project.is_some() && nix.is_none_or(|nix| nix.cache.is_none()) {
+            if build.cache && lacks_cache(projects, document) {
                 error("/spec/build/cache", "that Project has no `endpoints.nix.cache` to copy to");
             }
             if image.entrypoint.is_empty() {
@@ -94,9 +106,7 @@ fn errors(
             for (field, message) in mistakes_of(image) {
                 error(&format!("/spec/image/{field}"), &message);
             }
-            let number =
-                |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            if !image.user.split(':').all(number) || image.user.split(':').count() > 2 {
+            if !is_user(&image.user) {
                 error("/spec/image/user", "not a numeric UID or UID:GID, for example 65532");
             }
             if !(1..=BUILD_SECONDS_MAX).contains(&build.timeout_seconds) {
