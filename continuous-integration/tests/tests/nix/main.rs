@@ -167,7 +167,7 @@ fn a_foreign_crate_is_compiled_once(machine: &Machine) -> Test {
     let programs = machine.sh(root, &programs)?;
     // Cargo prints the path of each crate of the workspace.
     let foreign = |derivation: &str| -> Test<BTreeSet<String>> {
-        let log = machine.sh(root, &format!("nix log {derivation}"))?;
+        let log = plain(&machine.sh(root, &format!("nix log {derivation}"))?);
         assert!(log.contains("Finished `release` profile"), "{derivation}: {log}");
         let crates = log.lines().filter_map(|line| line.trim_start().strip_prefix("Compiling "));
         Ok(crates.filter(|line| !line.contains('(')).map(str::to_owned).collect())
@@ -181,6 +181,14 @@ fn a_foreign_crate_is_compiled_once(machine: &Machine) -> Test {
         assert_eq!(foreign(derivation)?, BTreeSet::new(), "{derivation}");
     }
     Ok(())
+}
+
+/// Returns `text` without the colours that cargo prints because a builder of Nix has a terminal.
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default();
+    let rest = parts.map(|part| part.split_once('m').map_or("", |(_, rest)| rest));
+    [first].into_iter().chain(rest).collect()
 }
 
 fn a_program_is_one_static_file_with_its_pages(machine: &Machine) -> Test {
