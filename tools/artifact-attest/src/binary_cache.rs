@@ -91,9 +91,8 @@ impl BinaryCache {
     /// needs, so it proves its dependencies, too.
     pub(crate) fn has(&self, nix: &Nix<'_>, path: &str) -> Result<bool, Error> {
         let reader = self.reader.as_ref().or(self.credentials.as_ref());
-        let asked = ["path-info", "--json", "--store", self.url.as_str(), path];
-        let arguments = [&FRESH[..], &asked].concat();
-        let ended = run(nix, reader, &arguments)?;
+        let asked = [&FRESH[..], &["--store", self.url.as_str(), path]].concat();
+        let ended = with_credentials(reader, |variables| nix.path_info(&asked, variables))?;
         // Nix 2.8 prints an array, and newer versions an object by path. A missing path is marked in both, and an
         // error beside it in some versions.
         match serde_json::from_slice::<Value>(&ended.stdout) {
@@ -141,6 +140,17 @@ impl BinaryCache {
 
 /// Runs Nix with the credentials of a bucket in its environment.
 fn run(nix: &Nix<'_>, credentials: Option<&Reference>, arguments: &[&str]) -> Result<Ended, Error> {
+    let all = [&["--extra-experimental-features", "nix-command"], arguments].concat();
+    with_credentials(credentials, |variables| {
+        tool::run_tied(nix.document, "nix", all, variables, None)
+    })
+}
+
+/// Gives `run` the environment variables for the credentials of a bucket.
+fn with_credentials(
+    credentials: Option<&Reference>,
+    run: impl FnOnce(&[(&str, &OsStr)]) -> Result<Ended, Error>,
+) -> Result<Ended, Error> {
     let credentials = credentials.map(S3Credentials::resolve).transpose()?;
     let secrets: Vec<(&str, OsString)> = credentials.map_or_else(Vec::new, |credentials| {
         let secret = credentials.secret_access_key.expose().to_vec();
@@ -150,10 +160,9 @@ fn run(nix: &Nix<'_>, credentials: Option<&Reference>, arguments: &[&str]) -> Re
             ("AWS_SESSION_TOKEN", OsString::new()), // that of another login
         ]
     });
-    let variables: Vec<(&str, &OsStr)> =
+    let variables: Vec<_> =
         secrets.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
-    let all = [&["--extra-experimental-features", "nix-command"], arguments].concat();
-    tool::run_tied(nix.document, "nix", all, &variables, None)
+    run(&variables)
 }
 
 /// Whether `nix path-info --json` shows `path` with a signature of a key called `name`.

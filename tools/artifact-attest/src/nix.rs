@@ -301,18 +301,7 @@ impl Nix<'_> {
 
     /// Returns the build result with its runtime dependencies, and what each of them names.
     pub(crate) fn closure(&self, derivation: &Derivation) -> Result<(Closure, References), Error> {
-        let path_info = |more: &[&str]| {
-            let features = ["--extra-experimental-features", "nix-command", "path-info", "--json"];
-            let what = ["--recursive", derivation.out.as_str()];
-            let all = [&features[..], more, &what].concat();
-            tool::run_tied(self.document, "nix", all, &[], None)
-        };
-        // Nix 2.33 and newer warn without the flag that "it will become an error"; older ones, and Lix,
-        // do not know the flag (Nix, `src/nix/path-info.cc`).
-        let mut ended = path_info(&["--json-format", "1"])?;
-        if ended.code != Some(0) && ended.said.contains("--json-format") {
-            ended = path_info(&[])?;
-        }
+        let ended = self.path_info(&["--recursive", &derivation.out], &[])?;
         if ended.code != Some(0) {
             let cause = ended.code.map_or(Cause::Killed, |_| Cause::Other);
             return Err(Error::Nix { path: derivation.path.clone(), said: ended.said, cause });
@@ -320,6 +309,26 @@ impl Nix<'_> {
         let infos: Value =
             serde_json::from_slice(&ended.stdout).map_err(|_| garbled("path-info"))?;
         closure(&infos).ok_or_else(|| garbled("path-info"))
+    }
+
+    /// Runs `nix path-info --json` with `arguments` and further environment variables.
+    pub(crate) fn path_info(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &OsStr)],
+    ) -> Result<Ended, Error> {
+        let run = |more: &[&str]| {
+            let features = ["--extra-experimental-features", "nix-command", "path-info", "--json"];
+            let all = [&features[..], more, arguments].concat();
+            tool::run_tied(self.document, "nix", all, variables, None)
+        };
+        // Nix 2.33 and newer warn without the flag that "it will become an error"; older ones, and Lix,
+        // do not know the flag (Nix, `src/nix/path-info.cc`).
+        let ended = run(&["--json-format", "1"])?;
+        if ended.code != Some(0) && ended.said.contains("--json-format") {
+            return run(&[]);
+        }
+        Ok(ended)
     }
 
     /// Returns the version and the settings of Nix. With a daemon, they are those of this user's configuration.

@@ -123,7 +123,7 @@ mod tests {
             "file:///",
             "file:///a b",
             "s3://cache?endpoint=x\"y",
-            "s3://cache?secret-key=/root/key",
+            "s3://cache?secret-key=/srv/key",
             "s3://cache?endpoint=storage.example.org&scheme=http",
             "s3://cache?scheme=http",
         ] {
