@@ -66,9 +66,7 @@ impl CacheKey {
 
 /// Returns the name of the project's key. The name has the generation, because machines trust a key by its name.
 fn name(project: &Declared<Project>) -> String {
-    let generations = &project.spec.generations;
-    let generation = generations.get(&format!("artifact-attest/{ITEM}")).copied().unwrap_or(1);
-    format!("{}-{generation}", project.name)
+    format!("{}-{}", project.name, project.spec.generation(&format!("artifact-attest/{ITEM}")))
 }
 
 impl BinaryCache {

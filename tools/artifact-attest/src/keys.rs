@@ -30,8 +30,7 @@ impl Keys {
     /// Without a list, the keys derive from the phase's key, which needs a secret and yields the
     /// keys of former generations, too.
     pub(crate) fn of(project: &Declared<Project>) -> Result<Self, Error> {
-        let item = format!("{PHASE}/{SIGNING}");
-        let generation = project.spec.generations.get(&item).copied().unwrap_or(1);
+        let generation = generation(project);
         if !project.spec.verification_keys.artifacts.is_empty() {
             let named = contract::artifact_keys(project, SIGNING)?;
             let mut keys = named.into_iter().map(|key| Public::new(key, generation));
@@ -46,9 +45,9 @@ impl Keys {
     /// Adds the keys of former generations, which holders of the phase's key can derive. `destroy`
     /// needs them because a bundle of an unknown key is left in place.
     pub(crate) fn with_former(mut self, project: &Declared<Project>) -> Self {
-        let item = format!("{PHASE}/{SIGNING}");
-        let is_rotated = project.spec.generations.get(&item).is_some_and(|count| *count > 1);
-        if is_rotated && let Ok(key) = contract::phase_key(project, PHASE) {
+        if generation(project) > 1
+            && let Ok(key) = contract::phase_key(project, PHASE)
+        {
             self.retired.extend(former(project, &key));
         }
         self
@@ -79,6 +78,11 @@ impl Signer {
         let cache = CacheKey::new(project, &key);
         Ok(Self { signing, cache, rebuild_cache: RebuildCache::new(key) })
     }
+}
+
+/// Returns the generation of the key that signs.
+fn generation(project: &Declared<Project>) -> u32 {
+    project.spec.generation(&format!("{PHASE}/{SIGNING}"))
 }
 
 /// Derives the public keys of the generations before the current one.

@@ -19,8 +19,7 @@ impl ProjectRoot {
     /// Derives the key of `phase` in `project`, in the generations that the document names.
     #[must_use]
     pub fn phase(&self, project: &Declared<Project>, phase: &str) -> PhaseKey {
-        let generation = project.spec.generations.get(phase).copied().unwrap_or(1);
-        let key = self.0.derive(project.name.as_str(), phase, generation);
+        let key = self.0.derive(project.name.as_str(), phase, project.spec.generation(phase));
         key.with_generations(item_generations(&project.spec, phase))
     }
 }

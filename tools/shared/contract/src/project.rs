@@ -44,6 +44,14 @@ pub struct VerificationKeys {
     pub receipts: Vec<String>,
 }
 
+impl Project {
+    /// Returns the generation of `key`, the name of a phase or `PHASE/ITEM`.
+    #[must_use]
+    pub fn generation(&self, key: &str) -> u32 {
+        self.generations.get(key).copied().unwrap_or(1)
+    }
+}
+
 impl Kind for Project {
     const KIND: &'static str = "Project";
     type Observed = ();
