@@ -16,11 +16,13 @@ use plane::Plane;
 use run::Run;
 
 use crate::project::{DOCUMENTS, Project, Test, document, documents, kubeconfig, unsealed};
+use crate::stand_ins;
 
 pub(crate) fn workflows_give_the_result_of_the_pipe(project: &Project, input: &str) -> Test {
     let plane = Plane::new(project, input)?;
     checks::workflows_are_well_formed(project)?;
     plane.a_night_without_drift_writes_nothing()?;
+    plane.only_a_push_to_main_writes_to_the_cache_of_nix()?;
     plane.a_pull_request_gets_one_comment_with_its_plan()?;
     let output = plane.a_push_to_main_gives_the_result_of_the_pipe()?;
     plane.a_job_cannot_use_the_key_of_another_phase(&output)?;
@@ -38,6 +40,20 @@ impl Plane<'_> {
             night.ended(job, "success")?;
         }
         assert_eq!(self.project.writes()?, before);
+        Ok(())
+    }
+
+    /// The night before has read the cache. The programs are not built here, because the tests of the flake build them.
+    fn only_a_push_to_main_writes_to_the_cache_of_nix(&self) -> Test {
+        let cachix = || stand_ins::cachix(self.project.root());
+        assert_eq!(cachix()?, "example,,true");
+        self.sh("sed -i 's|- run: nix .*|- run: true|' .github/workflows/cache.yaml")?;
+        let secrets = [("CACHIX_AUTH_TOKEN", "token-of-the-cache".to_owned())];
+        let push = json!({"ref": "refs/heads/main"});
+        let run = self.act_file(".github/workflows/cache.yaml", "push", &push, &secrets)?;
+        run.ended("fill", "success")?;
+        assert_eq!(cachix()?, "example,token-of-the-cache,false");
+        self.sh("git checkout --quiet .github")?;
         Ok(())
     }
 
@@ -196,26 +212,38 @@ impl Plane<'_> {
         apply()?.ended("deliver", "success")
     }
 
-    /// Releases a source and a text in place of the programs, because the tests of the flake build the
+    /// Releases two sources and a text in place of the programs, because the tests of the flake build the
     /// programs and their archives.
     fn a_tag_becomes_a_release_that_verifies(&self) -> Test {
-        self.sh("cp sources/volume-reader/artifact.yaml tools/artifacts.yaml
+        self.sh("rm tools/images/index.yaml
+            cp sources/volume-reader/artifact.yaml tools/images/x86_64-linux.yaml
+            cp sources/greeter/artifact.yaml tools/images/aarch64-linux.yaml
             sed -i 's|- run: nix .*|- run: mkdir -p archives; echo archive >archives/flux-seed-x86_64-linux.tar.gz|' .github/workflows/release.yaml
-            git add tools/artifacts.yaml .github && git commit --quiet --message 'A source in place of the programs'")?;
+            git add tools/images .github && git commit --quiet --message 'Sources in place of the programs'")?;
+        let release =
+            |tag: &str| self.act("release", "push", &json!({"ref": format!("refs/tags/{tag}")}));
+        let other = release("v0.0.1")?;
+        other.ended("version", "failure")?;
+        assert!(
+            !other.results().values().any(|result| *result == "success"),
+            "it publishes nothing"
+        );
+        let tag = concat!("v", env!("CARGO_PKG_VERSION"));
         for _ in 0..2 {
-            let run = self.act("release", "push", &json!({"ref": "refs/tags/v0.0.1"}))?;
-            for job in ["attest", "archives", "release"] {
+            let run = release(tag)?;
+            for job in ["version", "images", "attest", "archives", "release"] {
                 run.ended(job, "success")?;
             }
         }
-        let release = self.forge("GET", "releases/tags/v0.0.1", &json!({}))?;
+        let release = self.forge("GET", &format!("releases/tags/{tag}"), &json!({}))?;
         assert_eq!(release["draft"], false, "{release}");
         let assets = release["assets"].as_array().ok_or("no files")?;
         let names: Vec<_> = assets.iter().map(|asset| &asset["name"]).collect();
         assert_eq!(names, ["flux-seed-x86_64-linux.tar.gz"]);
         let notes = release["body"].as_str().ok_or("no notes")?;
-        let digest =
-            document_digest(&self.sh("artifact-attest plan project tools/artifacts.yaml")?)?;
+        let digest = document_digest(
+            &self.sh("artifact-attest plan project tools/images/x86_64-linux.yaml")?,
+        )?;
         assert!(notes.contains(&digest), "{notes}");
         let commands = notes.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
         // The commands in the notes must work without any other knowledge.

@@ -10,8 +10,9 @@ use crate::project::Test;
 /// A repository of actions: its name, and each action's folder and `action.yml`.
 type Repository = (&'static str, &'static [(&'static str, &'static str)]);
 
-const REPOSITORIES: [Repository; 5] = [
+const REPOSITORIES: [Repository; 6] = [
     ("cachix/install-nix-action", &[("", INSTALLER)]),
+    ("cachix/cachix-action", &[("", CACHIX)]),
     ("actions/cache", &[("save", SAVE), ("restore", RESTORE)]),
     ("actions/attest-build-provenance", &[("", ATTEST)]),
     ("actions/upload-artifact", &[("", UPLOAD)]),
@@ -27,6 +28,19 @@ runs:
   steps:
     - shell: bash
       run: echo FOLDER/nix >>"$GITHUB_PATH"
+"#;
+
+/// Stand-in for Cachix's own action: keeps the inputs of its last call.
+const CACHIX: &str = r#"
+name: stand-in
+description: Keeps its inputs in a folder of this machine
+inputs: {name: {required: true}, authToken: {default: ""}, skipPush: {default: "false"}}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      run: mkdir -p FOLDER && echo "$NAME,$TOKEN,$SKIP" >FOLDER/cachix
+      env: {NAME: "${{ inputs.name }}", TOKEN: "${{ inputs.authToken }}", SKIP: "${{ inputs.skipPush }}"}
 "#;
 
 /// Commands of Nix that the programs and the workflows use.
@@ -127,12 +141,21 @@ pub(crate) fn write(root: &Path) -> Test<Vec<String>> {
     Ok(arguments)
 }
 
+/// Returns the name, the token and the input `skipPush` of the last call of Cachix's action.
+pub(crate) fn cachix(root: &Path) -> Test<String> {
+    Ok(fs::read_to_string(root.join("cache/cachix"))?.trim().to_owned())
+}
+
 /// Returns the commit at which the workflows use a repository of actions.
 fn commit(name: &str) -> Test<String> {
     let mut text = String::new();
-    for workflow in ["plan", "release"] {
-        let path = repository_tests::root().join(format!(".github/workflows/{workflow}.yaml"));
-        text += &fs::read_to_string(path)?;
+    let files = [
+        ".github/workflows/plan.yaml",
+        ".github/workflows/release.yaml",
+        "continuous-integration/actions/nix/action.yml",
+    ];
+    for file in files {
+        text += &fs::read_to_string(repository_tests::root().join(file))?;
     }
     let line = text.lines().find(|line| line.contains(name)).ok_or("the action is not used")?;
     let commit = line.split_once('@').and_then(|(_, rest)| rest.split(' ').next());

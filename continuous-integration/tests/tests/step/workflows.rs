@@ -9,18 +9,17 @@ use crate::Test;
 /// Workflows that a new project has. The others test and release the programs.
 const NAMES: [&str; 3] = ["apply", "drift", "plan"];
 
-const NIX: &str = "      - uses: cachix/install-nix-action@";
+/// Step that installs Nix for the programs of this repository, with its input.
+const NIX: &str = "      - uses: ./continuous-integration/actions/nix
+        with:
+          cachix: ${{ vars.CACHIX_CACHE }}
+";
 
 /// Returns the text of a workflow for a new project. Its actions download the programs, so that only
 /// artifact-attest needs Nix, with which it builds the sources.
 fn for_a_new_project(text: &str) -> String {
-    let (mut written, mut job) = (String::new(), "");
-    for line in text.lines() {
-        let key = line.strip_prefix("  ").filter(|key| !key.starts_with(' '));
-        job = key.and_then(|key| key.strip_suffix(':')).unwrap_or(job);
-        if line.starts_with(NIX) && job != "attest" {
-            continue;
-        }
+    let mut written = String::new();
+    for line in text.replace(NIX, "").lines() {
         let line = line.replace("            machines/prod", "            machines");
         let own = line.split_once("./continuous-integration/actions/");
         let line = own.map_or(line.clone(), |(before, name)| {
@@ -48,7 +47,9 @@ fn workflows_of_a_new_project_are_those_of_this_repository() -> Test {
 
 #[test]
 fn only_the_job_that_builds_installs_nix_in_a_new_project() {
-    let own = "jobs:\n  attest:\n    steps:\n      - uses: cachix/install-nix-action@1 # v1\n  deliver:\n      - uses: cachix/install-nix-action@1 # v1\n      - uses: ./continuous-integration/actions/flux-seed\n";
+    let own = format!(
+        "jobs:\n  attest:\n    steps:\n      - uses: cachix/install-nix-action@1 # v1\n  deliver:\n{NIX}      - uses: ./continuous-integration/actions/flux-seed\n"
+    );
     let expected = "jobs:\n  attest:\n    steps:\n      - uses: cachix/install-nix-action@1 # v1\n  deliver:\n      - uses: zabronax/holistic/continuous-integration/actions/flux-seed@v1\n";
-    assert_eq!(for_a_new_project(own), expected);
+    assert_eq!(for_a_new_project(&own), expected);
 }

@@ -189,6 +189,8 @@ impl<'a> Plane<'a> {
             &format!("GITHUB_API_URL={}", self.api),
             "--env",
             &format!("GITHUB_REPOSITORY={}", self.repository),
+            "--var",
+            "CACHIX_CACHE=example",
         ];
         let mut act = self.project.command("act", &arguments);
         act.args(stand_ins);
