@@ -49,7 +49,7 @@ requirements() {
   fi
 
   for component in "$@"; do
-    compgen -G "$LAB_CACHE/components/$component/*" >/dev/null || unbuilt+=("$component")
+    [ -d "${LAB_BUILT:+$LAB_BUILT/$component}" ] || compgen -G "$LAB_CACHE/components/$component/*" >/dev/null || unbuilt+=("$component")
   done
   if [ "${#unbuilt[@]}" -gt 0 ]; then
     local go='' version

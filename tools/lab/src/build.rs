@@ -31,12 +31,14 @@ const FREE_MIB: u64 = 4096;
 /// next `lab`.
 const UNFINISHED: &str = ".unfinished-";
 
-/// Builds those of `components` that are not in the cache, and links all of their programs.
+/// Builds those of `components` that neither the cache nor `LAB_BUILT` has, and links all of their programs.
 pub(crate) fn build(paths: &LabPaths, components: &[&Component]) -> Result<(), Error> {
     let mut missing = Vec::new();
     for component in components {
-        let key = component.key(&paths.components)?;
-        let built = paths.cache.join("components").join(component.name).join(&key);
+        let built = match given(paths, component) {
+            Some(folder) => folder,
+            None => cached(paths, component)?,
+        };
         if built.is_dir() {
             documents::detail(component.name, format_args!("built: {}", built.display()));
             link(paths, component, &built)?;
@@ -58,6 +60,19 @@ pub(crate) fn build(paths: &LabPaths, components: &[&Component]) -> Result<(), E
         link(paths, component, &built)?;
     }
     Ok(())
+}
+
+/// Returns the folder of a component's programs in `LAB_BUILT`, if that has all of them.
+fn given(paths: &LabPaths, component: &Component) -> Option<PathBuf> {
+    let folder = paths.built.as_ref()?.join(component.name);
+    let has = |(program, _): &(&str, _)| folder.join(program).is_file();
+    component.programs.iter().all(has).then_some(folder)
+}
+
+/// Returns the folder of a component's programs in the cache.
+fn cached(paths: &LabPaths, component: &Component) -> Result<PathBuf, Error> {
+    let key = component.key(&paths.components)?;
+    Ok(paths.cache.join("components").join(component.name).join(key))
 }
 
 /// Builds one component in a folder of its own and renames the folder when the build is complete.
@@ -218,7 +233,7 @@ fn link(paths: &LabPaths, component: &Component, built: &Path) -> Result<(), Err
             // A user has removed files inside the cache.
             return Err(Error::Incomplete { component: component.name, built: built.to_owned() });
         }
-        // The link is relative, so that a CI cache can be restored at another path.
+        // A link into the cache is relative, so that a CI cache can be restored at another path.
         let target = built.strip_prefix(&paths.cache).unwrap_or(built).join(program);
         let target = Path::new("..").join(target);
         if fs::read_link(&link).is_ok_and(|existing| existing == target) {

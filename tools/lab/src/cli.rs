@@ -93,6 +93,9 @@ pub(crate) struct Settings {
     /// Folder of the built components [default: .cache in the repository]
     #[arg(long, env = "LAB_CACHE", hide_env_values = true, value_name = "FOLDER", global = true)]
     pub(crate) cache: Option<PathBuf>,
+    /// Folder of prebuilt components, each in the form of the cache [default: none; the flake sets it]
+    #[arg(long, env = "LAB_BUILT", hide_env_values = true, value_name = "FOLDER", global = true)]
+    pub(crate) built: Option<PathBuf>,
     /// Folder of the components' Go modules [default: continuous-integration/components in the repository]
     // The id differs from `components`, which `build` uses, because clap tells arguments apart by id.
     #[arg(

@@ -67,11 +67,18 @@ pub(crate) fn prepare(paths: &LabPaths) -> Result<(), Error> {
     Ok(())
 }
 
+/// Returns the folder of Gitea's files, which is beside the program to which `link` refers. That program can be a link
+/// itself: Nix keeps the program and its files apart.
+fn assets(link: &Path) -> PathBuf {
+    let program = fs::read_link(link).unwrap_or_default();
+    let folder = link.parent().unwrap_or(link).join(program.parent().unwrap_or(&program));
+    fs::canonicalize(folder).unwrap_or_default().join("static")
+}
+
 fn settings(paths: &LabPaths, user: &str) -> String {
     let (home, address) = (folder(paths), paths.forge());
     let (home, host, port) = (home.display(), address.ip(), address.port());
-    let program = fs::canonicalize(paths.program("gitea")).unwrap_or_default();
-    let assets = program.with_file_name("static");
+    let assets = assets(&paths.program("gitea"));
     let assets = assets.display();
     format!(
         "; Written by `lab up`.

@@ -19,6 +19,8 @@ pub(crate) struct LabPaths {
     pub(crate) root: PathBuf,
     /// Folder of the components' Go modules.
     pub(crate) components: PathBuf,
+    /// Folder of prebuilt components, if the user gave one.
+    pub(crate) built: Option<PathBuf>,
     /// Flake that replaces the stand-in for nixpkgs, if the user gave one.
     pub(crate) nixpkgs: Option<String>,
     /// Folder of the lab's state.
@@ -46,6 +48,7 @@ impl LabPaths {
             directory: or_default(&settings.directory, ".lab"),
             cache: or_default(&settings.cache, ".cache"),
             components: or_default(&settings.components, COMPONENTS),
+            built: settings.built.as_ref().map(|folder| here.join(folder)),
             nixpkgs: settings.nixpkgs.clone(),
             network: settings.network,
             root,

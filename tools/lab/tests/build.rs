@@ -106,6 +106,31 @@ fn each_build_reports_its_place_among_those_that_are_missing() -> Test {
     Ok(())
 }
 
+/// Nix gives the lab what its binary cache has. A component is in the form of the cache, so a program has the name that
+/// it has after a build.
+#[test]
+fn a_component_that_is_given_is_not_built() -> Test {
+    let repository = Repository::new("exit 1")?;
+    let given = repository.0.path().join("given/object-store");
+    fs::create_dir_all(&given)?;
+    let build = || {
+        let mut lab = Command::new(cargo_bin!("lab"));
+        lab.env_clear().env("PATH", repository.0.path().join("bin"));
+        lab.env("LAB_BUILT", "given").current_dir(repository.0.path());
+        lab.args(["build", "object-store"]).assert()
+    };
+    build().failure(); // `go` runs, because a program is missing
+    fs::write(given.join("versitygw"), "given\n")?;
+    assert_eq!(stderr(&build().success()), "", "no build and no message");
+    assert_eq!(fs::read_to_string(repository.program())?, "given\n");
+
+    // Without it, the lab builds the component again.
+    repository.set_go(WELL)?;
+    repository.build().success();
+    assert_eq!(fs::read_to_string(repository.program())?, "program\n");
+    Ok(())
+}
+
 #[test]
 fn links_stay_valid_when_the_cache_is_moved() -> Test {
     let repository = Repository::new(WELL)?;
