@@ -23,9 +23,10 @@
       development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc git-lfs jq kubectl nodejs openssl python3 rustc rustfmt sops zizmor ];
     in
     {
-      # Each program, each source, the lab and the manual. `default` contains all programs and the tasks.
+      # Each program, the contents of images, each source, the lab and the manual. `default` contains all programs and the tasks.
       packages = eachSystem ({ system, pkgs, tools }:
         tools.programs
+        // lib.mapAttrs' (name: lib.nameValuePair "${name}-image") tools.images
         // lib.mapAttrs (_: packages: packages.default) (ofSources "packages" system)
         // { inherit (tools) lab manual archives; default = import ./tasks { inherit pkgs tools nixpkgs; }; });
 

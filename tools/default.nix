@@ -83,41 +83,80 @@ let
     dontFixup = true;
   };
 
-  program = { name, description, folders }: build {
+  program = { name, folders, more ? { } }: build ({
     pname = name;
     src = source ([ ./shared ] ++ folders);
     cargoBuildFlags = workspace ++ [ "--lib" "--bin" name ];
     preBuild = continueFrom [ dependencies shared ] + "find tools/shared -type f -exec touch --date=@1 {} +";
     meta = {
-      inherit description;
+      inherit ((lib.importTOML (./. + "/${name}/Cargo.toml")).package) description;
       mainProgram = name;
       license = [ lib.licenses.mit lib.licenses.asl20 ];
     };
-  };
+  } // more);
 
   programs = [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ];
 
-  crateProgram = name: crateProgramWith name [ ];
-  crateProgramWith = name: others: program {
+  built = lib.genAttrs programs (name: program {
     inherit name;
-    inherit ((lib.importTOML (./. + "/${name}/Cargo.toml")).package) description;
-    folders = [ (./. + "/${name}") ] ++ others;
+    folders = [ (./. + "/${name}") ] ++ lib.optional (name == "talos-provision") ./talos-api;
+  });
+
+  # The lab validates overrides with the types of the programs, and the manual has the command lines of all of them and of the
+  # lab. One derivation compiles these crates for both.
+  lab = program {
+    name = "lab";
+    folders = crates;
+    more = {
+      outputs = [ "out" "manual" ];
+      cargoBuildFlags = workspace ++ [ "--lib" "--bin" "lab" "--bin" "manual" ];
+      postInstall = ''
+        mkdir -p $manual/bin
+        mv $out/bin/manual $manual/bin/
+      '';
+    };
   };
 
-  built = lib.genAttrs programs crateProgram // { talos-provision = crateProgramWith "talos-provision" [ ./talos-api ]; };
+  # Contents of an image: a program, the commands that it runs, and a configuration that lets Git read a repository of another
+  # user, because a container has only the repository that its user has mounted. The derivation is that of the program with
+  # additions, so that artifact-attest's second build compiles the program again.
+  image = name: commands: more: built.${name}.overrideAttrs (_: {
+    pname = "${name}-image";
+    postInstall = ''
+      for command in ${toString commands}; do ln -s $command/bin/* $out/bin/; done
+      mkdir $out/etc
+      printf '[safe]\n\tdirectory = *\n' >$out/etc/gitconfig
+    '' + more;
+  });
+  git = with pkgs; [ runtimeShellPackage gitMinimal git-lfs ];
+
+  images = {
+    vcs-bootstrap = image "vcs-bootstrap" git "";
+    # Nix replaces a path of the store that its database does not have, and would so remove the libraries that it runs
+    # with. Therefore its database gets the paths of the image first.
+    artifact-attest =
+      let commands = git ++ [ pkgs.nix ];
+      in image "artifact-attest" commands ''
+        mkdir $out/libexec
+        mv $out/bin/artifact-attest $out/libexec/
+        cat >$out/bin/artifact-attest <<END
+        #!${lib.getExe' pkgs.runtimeShellPackage "sh"}
+        [ -e /nix/var/nix/db/db.sqlite ] || nix-store --load-db <${pkgs.closureInfo { rootPaths = commands; }}/registration || exit
+        exec $out/libexec/artifact-attest "\$@"
+        END
+        chmod +x $out/bin/artifact-attest
+      '';
+  };
 
   # Manual pages and shell completions, generated from the command lines of all programs.
   manual = pkgs.runCommand "holistic-manual" { } ''
-    ${lib.getExe (program { name = "manual"; description = "Writes manual pages and shell completions"; folders = crates; })} $out
+    ${lab.manual}/bin/manual $out
   '';
 in
 {
-  inherit dependencies manual;
+  inherit dependencies images lab manual;
 
   programs = built;
-
-  # The lab validates overrides with the types of the programs.
-  lab = crateProgramWith "lab" ([ ./emulators ./talos-api ] ++ map (name: ./. + "/${name}") programs);
 
   # Files of a release: one archive for each program, with its manual pages, completions and licences. Times, owners and
   # the order in an archive are constant, so that two builds give the same bytes.

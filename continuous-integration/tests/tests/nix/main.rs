@@ -5,6 +5,7 @@
 //! use the same addresses. Cargo runs it after the lifecycle, and `tasks/test` in parallel.
 
 mod home;
+mod images;
 #[path = "../project/mod.rs"]
 #[expect(dead_code, reason = "no test program uses every function of this module")]
 mod project;
@@ -25,13 +26,14 @@ fn a_user_needs_no_tool_but_nix() -> Test {
     lock_files_are_up_to_date(&machine)?;
     the_flake_has_every_output(&machine)?;
     a_program_depends_only_on_its_folder_and_shared_folders(&machine)?;
+    components_of_the_lab_come_from_nixpkgs_in_the_same_version(&machine)?;
     every_check_builds(&machine)?;
     a_foreign_crate_is_compiled_once(&machine)?;
     a_program_is_one_static_file_with_its_pages(&machine)?;
     the_formatter_formats_as_the_check_does(&machine)?;
     every_app_runs(&machine)?;
     the_development_shell_has_what_the_work_needs(&machine)?;
-    programs_are_published_as_images(&machine)?;
+    images::programs_are_published_and_run_as_images(&machine)?;
     templates_fit_together(&machine)?;
     a_source_from_its_template_is_built_and_tested(&machine)?;
     a_project_from_its_template_lives_and_ends(&machine)?;
@@ -61,7 +63,9 @@ fn the_flake_has_every_output(machine: &Machine) -> Test {
 
     let sources = machine.tools.sh("ls sources")?;
     let sources: Vec<&str> = sources.lines().collect();
-    let packages = [&PROGRAMS[..], &sources, &["archives", "default", "lab", "manual"]].concat();
+    let others =
+        ["archives", "artifact-attest-image", "default", "lab", "manual", "vcs-bootstrap-image"];
+    let packages = [&PROGRAMS[..], &sources, &others].concat();
     assert_eq!(names_of("packages"), set(&packages));
     let apps = [
         &PROGRAMS[..],
@@ -141,6 +145,32 @@ fn a_program_depends_only_on_its_folder_and_shared_folders(machine: &Machine) ->
         "project/project.yaml",
     ];
     assert_eq!(changed_by(&unused)?, BTreeSet::new());
+    Ok(())
+}
+
+/// The stand-in for nixpkgs has no component of the lab, so this nixpkgs has some with a version each.
+fn components_of_the_lab_come_from_nixpkgs_in_the_same_version(machine: &Machine) -> Test {
+    let module = fs::read_to_string(
+        repository_tests::root().join("continuous-integration/components/etcd/go.mod"),
+    )?;
+    let version = module.split("go.etcd.io/etcd/server/v3 v").nth(1).ok_or("no version")?;
+    let minor = version.split('.').take(2).collect::<Vec<_>>().join(".");
+    let expression = format!(
+        "let
+          nixpkgs = (builtins.getFlake \"{}\").outPath;
+          pkgs = import nixpkgs {{ }};
+          package = version: pkgs.runCommand \"package\" {{ inherit version; }} \"mkdir -p $out/bin; touch $out/bin/etcd\";
+          others = {{ etcd = package \"{minor}.99\"; kubernetes = package \"1.2.3\"; }};
+        in (import ./tasks {{ pkgs = pkgs // others; tools = import ./tools {{ inherit pkgs; }}; inherit nixpkgs; }}).components",
+        machine.nixpkgs()
+    );
+    let list = format!(
+        "cd $(nix-build --no-out-link --expr '{expression}') && find -L . -type f && readlink etcd/server"
+    );
+    let listed = machine.sh(machine.tools.root(), &list)?;
+    let (files, target) = listed.split_once('\n').ok_or("one file")?;
+    assert_eq!(files, "./etcd/server", "neither another version nor a package that is absent");
+    assert!(target.trim().ends_with("-package/bin/etcd"), "{target}");
     Ok(())
 }
 
@@ -273,35 +303,6 @@ fn every_app_runs(machine: &Machine) -> Test {
 fn the_development_shell_has_what_the_work_needs(machine: &Machine) -> Test {
     let tools = "for tool in rustc cargo-clippy rustfmt jq git; do command -v $tool; done";
     machine.sh(machine.tools.root(), &format!("nix develop $NIXPKGS -c bash -euc '{tools}'"))?;
-    Ok(())
-}
-
-/// artifact-attest builds every program, including itself, twice, as it builds any source.
-fn programs_are_published_as_images(machine: &Machine) -> Test {
-    let root = machine.tools.root();
-    let plan = "export SOPS_AGE_KEY_FILE=project/test-identity.txt
-        { nix run $NIXPKGS .#lab -- up project; cat tools/artifacts.yaml; } \
-        | nix run $NIXPKGS .#artifact-attest -- plan";
-    let planned = machine.sh(root, plan)?;
-    for program in PROGRAMS {
-        let plan = document(&planned, "Artifact", program)?["status"]["plan"].take();
-        assert!(plan[0].to_string().contains(program), "{program}: {plan}");
-    }
-    fs::write(root.join(".lab/images.json"), planned)?;
-    let apply = "export SOPS_AGE_KEY_FILE=project/test-identity.txt
-        jq -c 'select(.kind != \"Artifact\" or .metadata.name == \"artifact-attest\")
-          | if .kind == \"Artifact\" then .spec.sourceCheck = \"skip\" else . end' .lab/images.json \
-        | nix run $NIXPKGS .#artifact-attest -- apply";
-    let applied = machine.sh(root, apply)?;
-    all_ready(&applied)?;
-    let observed = document(&applied, "Artifact", "artifact-attest")?["status"]["observed"].take();
-    assert_eq!(observed["reproducible"], true);
-    let reference = observed["reference"].as_str().ok_or("no reference")?;
-    let run = format!(
-        "mkdir image; $LAB_CACHE/bin/crane --insecure export {reference} - | tar -x -C image --no-same-owner; chroot image /bin/artifact-attest --version"
-    );
-    assert!(machine.sh(&machine.folder("pulled")?, &run)?.starts_with("artifact-attest "));
-    machine.sh(root, "nix run $NIXPKGS .#lab -- down --wipe --yes")?;
     Ok(())
 }
 

@@ -9,10 +9,9 @@ use repository_tests::root;
 /// which has the fields that no other document uses.
 pub(crate) fn all() -> Test<Vec<Value>> {
     let mut files = Vec::new();
-    for folder in ["project", "sources", "machines", "deployments", "templates"] {
+    for folder in ["project", "sources", "machines", "deployments", "templates", "tools/images"] {
         files.extend(yaml_files(&root().join(folder))?);
     }
-    files.push(root().join("tools/artifacts.yaml"));
     files.push(root().join("continuous-integration/tests/tests/reference/examples.yaml"));
     let mut all = Vec::new();
     for file in files {

@@ -12,8 +12,7 @@ use crate::Error;
 use crate::files::cannot;
 
 /// Folders and files of a project that hold documents.
-const FOLDERS: [&str; 6] =
-    ["project", "sources", "machines", "deployments", "lab", "tools/artifacts.yaml"];
+const FOLDERS: [&str; 6] = ["project", "sources", "machines", "deployments", "lab", "tools/images"];
 
 /// Document that names the project.
 const PROJECT: &str = "project/project.yaml";

@@ -1,0 +1,137 @@
+//! The programs as images: artifact-attest builds and publishes them, and Podman runs the ones that need git and nix.
+
+use std::fs;
+use std::path::Path;
+
+use crate::home::Machine;
+use crate::project::{Test, document};
+use crate::{PROGRAMS, all_ready};
+
+/// A program that a builder of Nix can run without any other file: it installs itself, or says hello.
+const TINY: &str = r#"#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int main(void) {
+  const char *out = getenv("out");
+  if (!out) return puts("hello") < 0;
+  char folder[4096], file[4096];
+  snprintf(folder, sizeof folder, "%s/bin", out);
+  snprintf(file, sizeof file, "%s/tiny", folder);
+  mkdir(out, 0755);
+  mkdir(folder, 0755);
+  int from = open("/proc/self/exe", O_RDONLY), to = open(file, O_CREAT | O_WRONLY, 0755);
+  return sendfile(to, from, 0, 1 << 30) <= 0;
+}
+"#;
+
+const FLAKE: &str = r#"{
+  outputs = { self }: {
+    packages.x86_64-linux.default = derivation { name = "tiny-1.0"; system = "x86_64-linux"; builder = ./tiny; };
+  };
+}
+"#;
+
+const ARTIFACT: &str = "---
+apiVersion: holistic/v1alpha1
+kind: Artifact
+metadata: {name: tiny}
+spec:
+  project: holistic
+  sourceCheck: skip
+  build: {flake: ./tiny}
+  image: {repository: tiny, entrypoint: [/bin/tiny]}
+";
+
+/// artifact-attest builds every program, including itself, twice, as it builds any source.
+pub(crate) fn programs_are_published_and_run_as_images(machine: &Machine) -> Test {
+    let root = machine.tools.root();
+    let plan = "export SOPS_AGE_KEY_FILE=project/test-identity.txt
+        { nix run $NIXPKGS .#lab -- up project; cat tools/images/x86_64-linux.yaml; } \
+        | nix run $NIXPKGS .#artifact-attest -- plan";
+    let planned = machine.sh(root, plan)?;
+    for program in PROGRAMS {
+        let plan =
+            document(&planned, "Artifact", &format!("{program}-amd64"))?["status"]["plan"].take();
+        assert!(plan[0].to_string().contains(program), "{program}: {plan}");
+    }
+    fs::write(root.join(".lab/images.json"), planned)?;
+    let apply = r#"export SOPS_AGE_KEY_FILE=project/test-identity.txt
+        jq -c 'select(.kind != "Artifact" or (.metadata.name | test("^(artifact-attest|vcs-bootstrap)-")))
+          | if .kind == "Artifact" then .spec.sourceCheck = "skip" else . end' .lab/images.json \
+        | nix run $NIXPKGS .#artifact-attest -- apply"#;
+    let applied = machine.sh(root, apply)?;
+    all_ready(&applied)?;
+    let image = |name: &str| -> Test<String> {
+        let observed = document(&applied, "Artifact", name)?["status"]["observed"].take();
+        assert_eq!(observed["reproducible"], true);
+        Ok(observed["reference"].as_str().ok_or("no reference")?.to_owned())
+    };
+    a_container_reads_a_repository_of_another_user(machine, &image("vcs-bootstrap-amd64")?)?;
+    a_container_builds_and_publishes(machine, &image("artifact-attest-amd64")?)?;
+    machine.sh(root, "nix run $NIXPKGS .#lab -- down --wipe --yes")?;
+    Ok(())
+}
+
+/// Returns the command that runs `image` in `folder`. The copy of this repository has the same path in the container, and
+/// secrets are read with the published identity.
+fn podman(machine: &Machine, folder: &Path, options: &str, image: &str) -> String {
+    // crun rejects a host with both versions of cgroups, and runc needs a cgroup of its own in version 2.
+    let is_unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let runtime = if is_unified { "crun" } else { "runc" };
+    let cgroups = if is_unified { "--cgroups disabled" } else { "" };
+    let (root, folder) = (machine.tools.root().display(), folder.display());
+    format!(
+        "podman --root {root}/.lab/podman --runroot {root}/.lab/podman-run --storage-driver vfs \
+        --cgroup-manager cgroupfs --runtime {runtime} run --rm --interactive --network host {cgroups} \
+        --tls-verify=false --volume {root}:{root} --workdir {folder} \
+        --env SOPS_AGE_KEY_FILE={root}/project/test-identity.txt {options} {image}"
+    )
+}
+
+/// The repository belongs to root, and the process of the image does not.
+fn a_container_reads_a_repository_of_another_user(machine: &Machine, image: &str) -> Test {
+    let root = machine.tools.root();
+    let container = podman(machine, root, "", image);
+    let plan = format!(
+        "chmod -R go+rX .lab/secrets
+        jq -c 'select(.kind != \"Artifact\")' .lab/images.json | {container} plan"
+    );
+    let planned = machine.sh(root, &plan)?;
+    let plan = document(&planned, "Repository", "holistic")?["status"]["plan"].take();
+    assert!(plan.to_string().contains("push"), "{plan}");
+    Ok(())
+}
+
+/// Nix builds in its sandbox, which needs `--privileged`, and without that the program says so.
+fn a_container_builds_and_publishes(machine: &Machine, image: &str) -> Test {
+    let folder = machine.tools.root().join(".lab/container");
+    fs::create_dir_all(folder.join("tiny"))?;
+    fs::write(folder.join("tiny.c"), TINY)?;
+    fs::write(folder.join("tiny/flake.nix"), FLAKE)?;
+    fs::write(folder.join("artifact.yaml"), ARTIFACT)?;
+    let make = "cc -static -o tiny/tiny tiny.c
+        jq -c 'select(.kind == \"Project\")' ../images.json >project.json
+        git init --quiet --initial-branch=main
+        git config user.name tester
+        git config user.email tester@example.org
+        git add --all
+        git commit --quiet --message 'A program'
+        chown -R 1000:1000 .";
+    machine.sh(&folder, make)?;
+    let apply = |options: &str| {
+        podman(machine, &folder, options, image) + " apply project.json artifact.yaml"
+    };
+    let refused = machine.sh(&folder, &format!("{} 2>&1 || echo status $?", apply("")))?;
+    assert!(refused.contains("--privileged") && refused.contains("status 100"), "{refused}");
+    let applied = machine.sh(&folder, &apply("--privileged"))?;
+    all_ready(&applied)?;
+    let observed = document(&applied, "Artifact", "tiny")?["status"]["observed"].take();
+    assert_eq!(observed["reproducible"], true);
+    let reference = observed["reference"].as_str().ok_or("no reference")?;
+    assert_eq!(machine.sh(&folder, &podman(machine, &folder, "", reference))?, "hello\n");
+    Ok(())
+}
