@@ -29,7 +29,8 @@ requirements() {
   at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; } # HAVE WANT
 
   if [ $# -gt 0 ] && [ "$(id -u)" != 0 ]; then
-    lacks root "this is user $(id -u), and the machines of the lab run containers, which takes root" "run this task as root, for example with sudo"
+    lacks root "this is user $(id -u), and the machines of the lab run containers, which takes root" \
+      "run this task as root, for example with sudo$(without_root "$task")"
   fi
   command -v git >/dev/null || lacks git "is not installed" "install git (Debian: apt-get install git)"
 
@@ -89,7 +90,10 @@ requirements() {
       [[ " ${installable[*]-} " == *" ${pair#*=} "* ]] || installable+=("${pair#*=}")
     done
     if [ "${#installable[@]}" -gt 0 ] && { [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; }; then
-      lacks packages "not installed: ${installable[*]}" "install them (Debian, as root: apt-get install ${installable[*]})"
+      local own_registry=''
+      [[ " ${installable[*]} " != *" docker-registry "* ]] \
+        || own_registry="; afterwards \`systemctl disable --now docker-registry\`, because Debian's own registry uses port 5000 of every address"
+      lacks packages "not installed: ${installable[*]}" "install them (Debian, as root: apt-get install ${installable[*]}$own_registry)"
     fi
   fi
 
@@ -105,6 +109,25 @@ requirements() {
   if [ "${#unbuilt[@]}" -gt 0 ]; then
     say "to build: ${#unbuilt[@]} components (${unbuilt[*]}), after the programs; to install: ${installable[*]:-nothing}"
   fi
+}
+
+# without_root TASK: what works for a user without privileges, as further lines of the help.
+without_root() {
+  local line lines=()
+  case $1 in
+    lifecycle)
+      lines=(
+        "without root, a lab without machines works: a forge, a registry, an object store and Hetzner's API,"
+        "for which git, jq, age, docker-registry, gcc, Rust and Go are enough:"
+        "  tasks/shell sh -c 'lab up project | vcs-bootstrap apply'"
+        "  tasks/shell sh -c 'lab up project sources | vcs-bootstrap apply | artifact-attest apply' # builds with Nix"
+        "  tasks/lab status"
+        "  tasks/lab down --wipe"
+      )
+      ;;
+    test) lines=("without root, \`tasks/test quick\` runs every check that needs no component") ;;
+  esac
+  for line in "${lines[@]}"; do printf '\n            %s' "$line"; done
 }
 
 # disk FOLDER MIB NAME: adds to the need of the file system of FOLDER, which need not exist yet. A folder that exists

@@ -426,7 +426,10 @@ mod tests {
 
     #[test]
     fn every_image_has_a_temporary_folder_and_users() -> io::Result<()> {
-        let folder = tempfile::tempdir()?;
+        // Nothing that Nix builds is below `/tmp`, which every image has as a folder of its own.
+        let temporary = std::env::temp_dir();
+        let is_tmp = temporary.starts_with("/tmp");
+        let folder = tempfile::tempdir_in(if is_tmp { Path::new("/var/tmp") } else { &temporary })?;
         let out = folder.path().join("out");
         files(&out)?;
         let all = unpacked(&out, &image(", \"user\": \"1000:2000\", \"caCertificates\": true"))?;

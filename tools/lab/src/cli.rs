@@ -13,6 +13,9 @@ use crate::network::Network;
 /// with `Project.spec.endpoints` replaced by the lab's addresses. `--overrides` changes other fields.
 /// Messages go to standard error.
 ///
+/// Only documents of kind `Cluster` take root, because their machines run containers. For other users, a lab
+/// without a `Cluster` has every service, and `up` names the packages that it cannot install.
+///
 /// Exit status: 0 done, 2 the command line or a document is wrong, 100 do not retry, 111 retry.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::confirm;
 use crate::files;
+use crate::install;
 use crate::paths::LabPaths;
 use crate::{cloud, serve, state};
 
@@ -28,6 +29,9 @@ pub(crate) fn down(paths: &LabPaths, wipe: bool, yes: bool) -> Result<(), Error>
         } else {
             Ok(())
         };
+    }
+    if !install::is_root() {
+        state::check_owner(paths)?;
     }
     if wipe && !yes {
         confirm::removal(&paths.directory)?;

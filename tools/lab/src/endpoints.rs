@@ -23,6 +23,7 @@ pub(crate) fn declared_bucket(project: &Project) -> Option<&str> {
 /// Services and builds that the documents of the input need.
 #[derive(Debug)]
 pub(crate) struct Needs {
+    /// Kinds of the documents that need more than every lab has.
     kinds: Vec<String>,
     store: bool,
     /// Folders with a flake that Nix builds.
@@ -31,7 +32,12 @@ pub(crate) struct Needs {
 
 impl Needs {
     pub(crate) fn of(stream: &Stream, projects: &[Declared<Project>]) -> Self {
+        // Manifests are published without Nix, so their Artifact needs the registry alone, which every lab has.
+        let needs_more = |document: &&Value| {
+            document["kind"] != "Artifact" || document["spec"]["build"].is_object()
+        };
         let kinds = facts::documents_of_group(stream)
+            .filter(needs_more)
             .filter_map(|document| document["kind"].as_str())
             .map(str::to_owned)
             .collect();
@@ -39,6 +45,7 @@ impl Needs {
         Self { kinds, store, flakes: facts::flakes(stream).map(PathBuf::from).collect() }
     }
 
+    /// Returns whether a document of `kind` needs more than every lab has.
     pub(crate) fn has(&self, kind: &str) -> bool {
         self.kinds.iter().any(|present| present == kind)
     }

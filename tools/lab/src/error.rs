@@ -6,6 +6,11 @@ use std::path::PathBuf;
 
 use documents::{Diagnostic, Exit, Reason};
 
+/// Debian's package starts and enables a registry of its own (`postinst` and `/etc/docker/registry/config.yml` of
+/// docker-registry 2.8.2+ds1-1).
+const END_REGISTRY: &str = "`sudo systemctl disable --now docker-registry` ends Debian's own registry, which uses \
+     port 5000 of every address";
+
 /// Errors of every command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,6 +91,20 @@ pub enum Error {
     Missing {
         /// Names of the Debian packages that contain the programs.
         packages: Vec<&'static str>,
+    },
+    /// The documents need something that only root may do.
+    #[error("a Cluster takes root, because its machines run containers, and this is user {user}")]
+    RootRequired {
+        /// Id of the user that runs the lab.
+        user: u32,
+    },
+    /// This user cannot use the installed Nix, for example because the store belongs to root and no daemon runs.
+    #[error("Nix cannot open its store for user {user}: {said}")]
+    NixUnusable {
+        /// Id of the user that runs the lab.
+        user: u32,
+        /// Message of Nix.
+        said: String,
     },
     /// `apt-get` could not install the packages.
     #[error("apt-get failed: {said}")]
@@ -174,6 +193,16 @@ pub enum Error {
         /// Network on the command line.
         asked: String,
     },
+    /// Another user has created the lab. Its files and processes are that user's.
+    #[error("the lab in {} belongs to user {owner}, and this is user {user}", directory.display())]
+    OtherUser {
+        /// Folder of the lab.
+        directory: PathBuf,
+        /// Id of the user that created the lab.
+        owner: u32,
+        /// Id of the user that runs the command.
+        user: u32,
+    },
     /// A lab already runs in this folder.
     #[error("a lab already runs in {}", directory.display())]
     Running {
@@ -257,9 +286,12 @@ impl Diagnostic for Error {
             Self::Keyring(error) => error.reason(),
             Self::File { .. } | Self::FolderForbidden { .. } => Reason::FileFailed,
             Self::DiskFull { .. } | Self::LittleSpace { .. } => Reason::DiskFull,
-            Self::Missing { .. } | Self::NoGo { .. } | Self::OldGo { .. } | Self::NoCompiler => {
-                Reason::ToolMissing
-            }
+            Self::Missing { .. }
+            | Self::NoGo { .. }
+            | Self::OldGo { .. }
+            | Self::NoCompiler
+            | Self::NixUnusable { .. } => Reason::ToolMissing,
+            Self::RootRequired { .. } => Reason::RootRequired,
             Self::InstallFailed { .. } | Self::Command { .. } => Reason::CommandFailed,
             Self::BuildFailed { .. } | Self::Incomplete { .. } => Reason::BuildFailed,
             Self::Busy { .. } => Reason::Busy,
@@ -267,6 +299,7 @@ impl Diagnostic for Error {
             Self::Died { .. } => Reason::Died,
             Self::Silent { .. } => Reason::Unreachable,
             Self::OtherNetwork { .. } => Reason::OtherNetwork,
+            Self::OtherUser { .. } => Reason::OtherUser,
             Self::Running { .. } => Reason::AlreadyRunning,
             Self::StillRunning { .. } => Reason::TimedOut,
             Self::NoForgeUser { .. } => Reason::NoForgeUser,
@@ -304,10 +337,16 @@ impl Diagnostic for Error {
             Self::DiskFull { .. } | Self::LittleSpace { .. } => {
                 "free space (`go clean -cache` removes files that Go can build again), or set LAB_CACHE and LAB_DIR to folders on another disk".to_owned()
             }
-            Self::Missing { packages } => format!(
-                "install them; on Debian: sudo apt-get install --no-install-recommends {}",
-                packages.join(" ")
-            ),
+            Self::Missing { packages } => installation(packages),
+            Self::NixUnusable { .. } => {
+                "install Nix for this user alone (https://nixos.org/download), or leave out the Artifacts that Nix builds"
+                    .to_owned()
+            }
+            Self::RootRequired { .. } => {
+                "run the command as root, or without the documents of kind Cluster: the forge, the registry, \
+                 the object store and Hetzner's API need no root, for example `lab up project | vcs-bootstrap apply`"
+                    .to_owned()
+            }
             Self::InstallFailed { log, .. } | Self::BuildFailed { log, .. } => {
                 format!("read the whole output in {}", log.display())
             }
@@ -322,6 +361,9 @@ impl Diagnostic for Error {
                 format!("remove {}, then run the same command again", built.display())
             }
             Self::Busy { .. } => "wait for the other `lab`, or end it".to_owned(),
+            Self::PortInUse { service, .. } if service == "registry" => format!(
+                "end that process, or set LAB_NETWORK to other addresses, such as 127.78.0.0/16; {END_REGISTRY}"
+            ),
             Self::PortInUse { .. } => {
                 "end that process, or set LAB_NETWORK to other addresses, such as 127.78.0.0/16"
                     .to_owned()
@@ -334,6 +376,11 @@ impl Diagnostic for Error {
             }
             Self::OtherNetwork { running, .. } => {
                 format!("run `lab down` first, or set LAB_NETWORK={running}")
+            }
+            Self::OtherUser { .. } => {
+                "run the command as that user, or set LAB_DIR to another folder, and LAB_NETWORK to other addresses \
+                 (such as 127.78.0.0/16) while that lab runs"
+                    .to_owned()
             }
             Self::Running { .. } => "run `lab status` to see it".to_owned(),
             Self::StillRunning { .. } => {
@@ -373,6 +420,8 @@ impl Diagnostic for Error {
             | Self::DiskFull { .. }
             | Self::LittleSpace { .. }
             | Self::Missing { .. }
+            | Self::RootRequired { .. }
+            | Self::NixUnusable { .. }
             | Self::NoGo { .. }
             | Self::OldGo { .. }
             | Self::NoCompiler
@@ -381,6 +430,7 @@ impl Diagnostic for Error {
             | Self::PortInUse { .. }
             | Self::Died { .. }
             | Self::OtherNetwork { .. }
+            | Self::OtherUser { .. }
             | Self::Running { .. }
             | Self::FolderForbidden { .. }
             | Self::NoForgeUser { .. }
@@ -393,6 +443,41 @@ impl Diagnostic for Error {
             | Self::StillRunning { .. }
             | Self::Command { .. }
             | Self::Answer { .. } => Exit::Temporary,
+        }
+    }
+}
+
+/// Returns the help for a machine that lacks `packages`, on which the lab cannot install them.
+fn installation(packages: &[&str]) -> String {
+    let names = packages.join(" ");
+    let help =
+        format!("install them; on Debian: sudo apt-get install --no-install-recommends {names}");
+    if packages.contains(&"docker-registry") {
+        return format!("{help}; afterwards {END_REGISTRY}");
+    }
+    help
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_about_the_registry_names_what_ends_that_of_debian() {
+        let in_use = |service: &str| Error::PortInUse {
+            service: service.to_owned(),
+            address: ([127, 77, 0, 1], 5000).into(),
+            by: None,
+        };
+        for (error, is_named) in [
+            (Error::Missing { packages: vec!["age", "docker-registry"] }, true),
+            (Error::Missing { packages: vec!["age"] }, false),
+            (in_use("registry"), true),
+            (in_use("forge"), false),
+        ] {
+            let help = error.help().unwrap_or_default();
+            let command = "systemctl disable --now docker-registry";
+            assert_eq!(help.contains(command), is_named, "{error}: {help}");
         }
     }
 }

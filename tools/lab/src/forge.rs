@@ -58,12 +58,8 @@ pub(crate) fn prepare(paths: &LabPaths) -> Result<(), Error> {
         files::secret(&secret, 32, |bytes| BASE64URL_NOPAD.encode(bytes))?;
         give_to(&secret, account)?;
     }
-    let user = if account.is_some() {
-        USER.to_owned()
-    } else {
-        name_of(rustix::process::geteuid().as_raw())
-    };
-    files::settle(&configuration(paths), settings(paths, &user).as_bytes(), 0o644)?;
+    let settings = settings(paths, account.is_some());
+    files::settle(&configuration(paths), settings.as_bytes(), 0o644)?;
     Ok(())
 }
 
@@ -75,7 +71,12 @@ fn assets(link: &Path) -> PathBuf {
     fs::canonicalize(folder).unwrap_or_default().join("static")
 }
 
-fn settings(paths: &LabPaths, user: &str) -> String {
+/// Returns Gitea's settings, with the name of its user if that is not the user of the lab.
+fn settings(paths: &LabPaths, has_account: bool) -> String {
+    // Without `RUN_USER`, Gitea takes the name that the system gives to the current user. A name of ours could differ,
+    // because /etc/passwd lacks the users of a directory such as LDAP, and Gitea ends when the names differ
+    // (`mustCurrentRunUserMatch` in `modules/setting/setting.go` of Gitea 1.26).
+    let run_user = if has_account { format!("RUN_USER = {USER}\n") } else { String::new() };
     let (home, address) = (folder(paths), paths.forge());
     let (home, host, port) = (home.display(), address.ip(), address.port());
     let assets = assets(&paths.program("gitea"));
@@ -83,8 +84,7 @@ fn settings(paths: &LabPaths, user: &str) -> String {
     format!(
         "; Written by `lab up`.
 APP_NAME = lab
-RUN_USER = {user}
-WORK_PATH = {home}
+{run_user}WORK_PATH = {home}
 [server]
 HTTP_ADDR = {host}
 HTTP_PORT = {port}
@@ -147,8 +147,6 @@ fn gitea(paths: &LabPaths) -> Result<Command, Error> {
     command.env_clear().env("HOME", folder(paths)).env("PATH", path);
     if let Some(account) = account()? {
         command.env("USER", USER).uid(account.user).gid(account.group);
-    } else {
-        command.env("USER", name_of(rustix::process::geteuid().as_raw()));
     }
     Ok(command)
 }
@@ -230,25 +228,15 @@ pub(crate) fn account() -> Result<Option<Account>, Error> {
 }
 
 fn find(name: &str) -> Result<Option<Account>, Error> {
-    let found = passwd()?.lines().find_map(|line| {
+    let table = Path::new("/etc/passwd");
+    let text = fs::read_to_string(table).map_err(files::cannot("read", table))?;
+    let found = text.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then_some(())?;
         let user = fields.nth(1)?.parse().ok()?;
         Some(Account { user, group: fields.next()?.parse().ok()? })
     });
     Ok(found)
-}
-
-fn name_of(user: u32) -> String {
-    let table = passwd().unwrap_or_default();
-    let mut lines = table.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let found = lines.find(|fields| fields.get(2) == Some(&user.to_string().as_str()));
-    found.map_or_else(|| user.to_string(), |fields| fields[0].to_owned())
-}
-
-fn passwd() -> Result<String, Error> {
-    let path = Path::new("/etc/passwd");
-    fs::read_to_string(path).map_err(files::cannot("read", path))
 }
 
 fn give_to(path: &Path, account: Option<Account>) -> Result<(), Error> {
@@ -267,4 +255,29 @@ fn check_reachable(path: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Network;
+
+    /// Measured with a user of systemd's userdb, who is not in `/etc/passwd`: Gitea 1.26 ends with `Expect user '54321'
+    /// (RUN_USER in app.ini) but current user is: ada`.
+    #[test]
+    fn settings_name_only_the_user_that_the_lab_has_created() {
+        let folder = PathBuf::from("/lab");
+        let paths = LabPaths {
+            root: folder.clone(),
+            components: folder.clone(),
+            built: None,
+            nixpkgs: None,
+            directory: folder.clone(),
+            cache: folder,
+            network: Network([127, 77]),
+        };
+        assert!(settings(&paths, true).contains("\nRUN_USER = git\nWORK_PATH = /lab/forge\n"));
+        let others = settings(&paths, false);
+        assert!(others.contains("\nAPP_NAME = lab\nWORK_PATH = /lab/forge\n"), "{others}");
+    }
 }

@@ -72,8 +72,22 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     })
 }
 
+/// Returns the id of the user that runs this process.
+pub(crate) fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    user() == 0
+}
+
+/// Checks that this user may run what documents of `kinds` need. Only the machines of a Cluster take root: they
+/// mount file systems, add network interfaces, and run containers as several users.
+pub(crate) fn check_root(kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
+    if kinds("Cluster") && !is_root() {
+        return Err(Error::RootRequired { user: user() });
+    }
+    Ok(())
 }
 
 /// Returns the Debian packages that documents of `kinds` need and the machine lacks.
@@ -94,15 +108,21 @@ pub(crate) fn ensure(paths: &LabPaths, kinds: impl Fn(&str) -> bool) -> Result<(
     if kinds("Artifact") { store() } else { Ok(()) }
 }
 
-/// Creates Nix's store. Nix creates the store at its first run, and of two first runs at the same
-/// time one fails.
+/// Creates Nix's store, or checks that this user can open it. Nix creates the store at its first run, and of two first
+/// runs at the same time one fails.
 fn store() -> Result<(), Error> {
-    if !is_root() || Path::new(NIX_SCHEMA).exists() {
+    if is_root() && Path::new(NIX_SCHEMA).exists() {
         return Ok(());
     }
     let mut init = Command::new("nix-store");
     init.arg("--init");
-    command::run(init, "nix-store --init").map(drop)
+    match command::run(init, "nix-store --init") {
+        Err(Error::Command { said, .. }) if !is_root() => {
+            let said = said.trim_start_matches("error: ").to_owned();
+            Err(Error::NixUnusable { user: user(), said })
+        }
+        done => done.map(drop),
+    }
 }
 
 fn programs(paths: &LabPaths, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {

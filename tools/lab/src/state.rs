@@ -1,6 +1,7 @@
 //! State files of the running lab. Other commands read them, also after a crash.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::files;
+use crate::install;
 use crate::lock;
 use crate::paths::LabPaths;
 use crate::process::Process;
@@ -52,6 +54,17 @@ pub(crate) fn begin(paths: &LabPaths) -> Result<(), Error> {
 
 pub(crate) fn is_ours(paths: &LabPaths) -> bool {
     paths.directory.join(MARKER).is_file()
+}
+
+/// Checks that this user has created the lab, if the lab exists. Files and processes of another user's lab cannot be
+/// changed, and a lab that another user runs has not the permissions of this one.
+pub(crate) fn check_owner(paths: &LabPaths) -> Result<(), Error> {
+    let Ok(marker) = paths.directory.join(MARKER).metadata() else { return Ok(()) };
+    let (owner, user) = (marker.uid(), install::user());
+    if owner == user {
+        return Ok(());
+    }
+    Err(Error::OtherUser { directory: paths.directory.clone(), owner, user })
 }
 
 /// Locks out other commands that start or end services.

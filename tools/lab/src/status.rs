@@ -6,10 +6,13 @@ use crate::Error;
 use crate::paths::LabPaths;
 use crate::service::Service;
 use crate::writes::Writes;
-use crate::{cloud, nix, state, store};
+use crate::{cloud, install, nix, state, store};
 
 /// Returns the status of the lab without changing anything.
 pub(crate) fn status(paths: &LabPaths) -> Result<Value, Error> {
+    if !install::is_root() {
+        state::check_owner(paths)?;
+    }
     let running = state::is_running(paths)?;
     let state = state::read(paths)?.filter(|_| running);
     // The network of the running lab, which may differ from the network on the command line.

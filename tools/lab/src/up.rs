@@ -43,6 +43,8 @@ pub(crate) fn up(paths: &LabPaths, target: &Target, overrides: Option<&Path>) ->
         documents::note("-", "the input has no Project: there are no endpoints to replace");
     }
     let needs = Needs::of(&stream, &projects);
+    install::check_root(|kind| needs.has(kind))?;
+    state::check_owner(paths)?;
     let _lock = state::lock_commands(paths)?;
     state::begin(paths)?;
     let is_needed = |component: &&Component| component.needed_by.iter().any(|kind| needs.has(kind));

@@ -358,7 +358,7 @@ fn up_creates_the_store_of_nix_where_nix_never_ran() -> Test {
 apiVersion: holistic/v1alpha1
 kind: Artifact
 metadata: { name: elsewhere }
-spec: { project: holistic }
+spec: { project: holistic, build: { flake: elsewhere } }
 ";
     let program = cargo_bin!("lab").display();
     let script = format!(

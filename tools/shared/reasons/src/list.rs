@@ -338,6 +338,10 @@ reasons! {
     Died [100] "Read the log that the help names."
     /// The lab runs on other addresses than the command names.
     OtherNetwork [100] "Run `lab down` first."
+    /// The documents need something that only root may do.
+    RootRequired [100] "Run the command as root, or leave out what takes root."
+    /// Another user has created the lab.
+    OtherUser [100] "Run the command as that user, or set LAB_DIR to another folder."
     /// A lab already runs in the folder.
     AlreadyRunning [100] "Run `lab status` to see it."
     /// The user that must run the forge cannot be created.
