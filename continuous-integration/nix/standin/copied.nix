@@ -4,19 +4,19 @@
 let
   launcher = builtins.path { name = "launcher.c"; path = ./launcher.c; };
 
-  # `names` are the further names of the program. `helpers` is a folder of programs that it starts.
+  # `names` are the further names of the program. `helpers` are programs that it starts.
   copied = program: names: helpers: mkDerivation {
     name = "copied-${program}";
     meta.mainProgram = program;
     inherit program names helpers launcher;
     buildCommand = ''
       PATH=$hostPath
-      mkdir -p $out/bin $out/lib $out/libexec $out/share/templates
+      mkdir -p $out/bin $out/lib $out/libexec/git-core $out/libexec/nix $out/programs $out/share/templates
       keep() { # PROGRAM FILE
         for library in $(ldd "$2" | grep -o '/[^ ]*'); do
           case "$library" in */ld-linux*) cp -L "$library" $out/lib/loader ;; *) cp -L "$library" $out/lib/ ;; esac
         done
-        cp -L "$2" $out/libexec/$1
+        cp -L "$2" $out/programs/$1
       }
       launch() { # PROGRAM FILE
         cc -O1 -static -DHERE="\"$out\"" -DNAME="\"$1\"" -o "$2" $launcher
@@ -25,10 +25,10 @@ let
       launch $program $out/bin/$program
       for name in $names; do ln -s $program $out/bin/$name; done
       for helper in $helpers; do
-        mkdir -p $out/libexec/git-core
-        keep git-core/$(basename $helper).real $helper
-        launch git-core/$(basename $helper).real $out/libexec/git-core/$(basename $helper)
+        keep "$(basename $helper)" $helper
+        launch "$(basename $helper)" $out/libexec/git-core/$(basename $helper)
       done
+      [ ! -e $out/bin/nix ] || ln -s ../../bin/nix $out/libexec/nix/build-remote # Nix starts itself under this name
       chmod -R u+w $out
     '';
   };

@@ -107,7 +107,7 @@ pub(crate) enum Failure {
 ///
 /// Sources: Nix 2.8 to 2.34, `src/libstore` (`build/`, `daemon.cc`, `lock.cc`, `ssh.cc`, `store-api.cc`) and
 /// `src/libutil/unix-domain-socket.cc`.
-const MESSAGES: [(&str, &str, Cause); 18] = [
+const MESSAGES: [(&str, &str, Cause); 26] = [
     ("a '", "is required to build", Cause::System),
     ("Reason: ", "required system or feature not available", Cause::System),
     ("Reason: ", "platform mismatch", Cause::System), // measured with 2.34
@@ -117,6 +117,16 @@ const MESSAGES: [(&str, &str, Cause); 18] = [
     ("setting up a private mount namespace", "", Cause::Sandbox),
     ("cloning builder process", "", Cause::Sandbox),
     ("unable to start build process", "", Cause::Sandbox),
+    // Steps of the sandbox's set-up, which a container without privileges denies in part (`runChild` in
+    // `src/libstore/build/local-derivation-goal.cc` of 2.8, and https://github.com/NixOS/nix/issues/11810 with 2.24).
+    ("cannot set ", DENIED, Cause::Sandbox), // host name, domain name, flags of the loopback interface
+    ("unable to make ", DENIED, Cause::Sandbox),
+    ("unable to bind mount ", DENIED, Cause::Sandbox),
+    ("bind mount from ", DENIED, Cause::Sandbox),
+    ("mounting ", DENIED, Cause::Sandbox),
+    ("unsharing ", DENIED, Cause::Sandbox),
+    ("cannot pivot ", DENIED, Cause::Sandbox),
+    ("cannot change root directory ", DENIED, Cause::Sandbox),
     ("cannot connect to socket at", "", Cause::Daemon),
     ("cannot connect to daemon at", "", Cause::Daemon),
     ("cannot open connection to remote store 'daemon'", "", Cause::Daemon),
@@ -127,6 +137,8 @@ const MESSAGES: [(&str, &str, Cause); 18] = [
     ("failed to start SSH connection to", "", Cause::Network),
     ("cannot open connection to remote store", "", Cause::Network),
 ];
+/// Text of the kernel for a missing privilege.
+const DENIED: &str = ": Operation not permitted";
 /// Texts of the kernel at the end of Nix's messages about files.
 const ERRORS: [(&str, Cause); 3] = [
     ("No space left on device", Cause::Space),
@@ -295,6 +307,17 @@ mod tests {
             (
                 1,
                 "error: cloning builder process: Operation not permitted\nerror: unable to start build process",
+                Cause::Sandbox,
+            ),
+            // Measured with 2.8 in a container of Podman without `--privileged`.
+            (
+                1,
+                "this derivation will be built:\n  /s/x.drv\nerror: cannot set host name: Operation not permitted\n(use '--show-trace' to show detailed location information)",
+                Cause::Sandbox,
+            ),
+            (
+                1,
+                "error:\n       … while setting up the build environment\n\n       error: mounting /proc: Operation not permitted",
                 Cause::Sandbox,
             ),
             (

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use tempfile::TempDir;
+
 use crate::home::Machine;
 use crate::project::{Test, document};
 use crate::{PROGRAMS, all_ready};
@@ -42,6 +44,7 @@ metadata: {name: tiny}
 spec:
   project: holistic
   sourceCheck: skip
+  source: https://git.example.org/example/tiny
   build: {flake: ./tiny}
   image: {repository: tiny, entrypoint: [/bin/tiny]}
 ";
@@ -70,44 +73,56 @@ pub(crate) fn programs_are_published_and_run_as_images(machine: &Machine) -> Tes
         assert_eq!(observed["reproducible"], true);
         Ok(observed["reference"].as_str().ok_or("no reference")?.to_owned())
     };
-    a_container_reads_a_repository_of_another_user(machine, &image("vcs-bootstrap-amd64")?)?;
-    a_container_builds_and_publishes(machine, &image("artifact-attest-amd64")?)?;
+    let podman = Podman { machine, storage: tempfile::tempdir_in("/tmp")? };
+    a_container_reads_a_repository_of_another_user(&podman, &image("vcs-bootstrap-amd64")?)?;
+    a_container_builds_and_publishes(&podman, &image("artifact-attest-amd64")?)?;
     machine.sh(root, "nix run $NIXPKGS .#lab -- down --wipe --yes")?;
     Ok(())
 }
 
-/// Returns the command that runs `image` in `folder`. The copy of this repository has the same path in the container, and
-/// secrets are read with the published identity.
-fn podman(machine: &Machine, folder: &Path, options: &str, image: &str) -> String {
-    // crun rejects a host with both versions of cgroups, and runc needs a cgroup of its own in version 2.
-    let is_unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let runtime = if is_unified { "crun" } else { "runc" };
-    let cgroups = if is_unified { "--cgroups disabled" } else { "" };
-    let (root, folder) = (machine.tools.root().display(), folder.display());
-    format!(
-        "podman --root {root}/.lab/podman --runroot {root}/.lab/podman-run --storage-driver vfs \
-        --cgroup-manager cgroupfs --runtime {runtime} run --rm --interactive --network host {cgroups} \
-        --tls-verify=false --volume {root}:{root} --workdir {folder} \
-        --env SOPS_AGE_KEY_FILE={root}/project/test-identity.txt {options} {image}"
-    )
+/// Podman with a storage of its own.
+struct Podman<'a> {
+    machine: &'a Machine,
+    /// Folder directly below `/tmp`, because Podman accepts no path of more than 50 characters.
+    storage: TempDir,
+}
+
+impl Podman<'_> {
+    /// Returns the command that runs `image` in `folder`. The copy of this repository has the same path in the container,
+    /// and secrets are read with the published identity.
+    fn run(&self, folder: &Path, options: &str, image: &str) -> String {
+        // crun rejects a host with both versions of cgroups, and runc needs a cgroup of its own in version 2.
+        let is_unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let runtime = if is_unified { "crun" } else { "runc" };
+        let cgroups = if is_unified { "--cgroups disabled" } else { "" };
+        let (root, folder) = (self.machine.tools.root().display(), folder.display());
+        let storage = self.storage.path().display();
+        format!(
+            "podman --root {storage}/root --runroot {storage}/run --storage-driver vfs \
+            --cgroup-manager cgroupfs --runtime {runtime} run --rm --interactive --network host {cgroups} \
+            --tls-verify=false --volume {root}:{root} --workdir {folder} \
+            --env SOPS_AGE_KEY_FILE={root}/project/test-identity.txt {options} {image}"
+        )
+    }
 }
 
 /// The repository belongs to root, and the process of the image does not.
-fn a_container_reads_a_repository_of_another_user(machine: &Machine, image: &str) -> Test {
-    let root = machine.tools.root();
-    let container = podman(machine, root, "", image);
+fn a_container_reads_a_repository_of_another_user(podman: &Podman<'_>, image: &str) -> Test {
+    let root = podman.machine.tools.root();
+    let container = podman.run(root, "", image);
     let plan = format!(
         "chmod -R go+rX .lab/secrets
         jq -c 'select(.kind != \"Artifact\")' .lab/images.json | {container} plan"
     );
-    let planned = machine.sh(root, &plan)?;
+    let planned = podman.machine.sh(root, &plan)?;
     let plan = document(&planned, "Repository", "holistic")?["status"]["plan"].take();
     assert!(plan.to_string().contains("push"), "{plan}");
     Ok(())
 }
 
 /// Nix builds in its sandbox, which needs `--privileged`, and without that the program says so.
-fn a_container_builds_and_publishes(machine: &Machine, image: &str) -> Test {
+fn a_container_builds_and_publishes(podman: &Podman<'_>, image: &str) -> Test {
+    let machine = podman.machine;
     let folder = machine.tools.root().join(".lab/container");
     fs::create_dir_all(folder.join("tiny"))?;
     fs::write(folder.join("tiny.c"), TINY)?;
@@ -115,6 +130,8 @@ fn a_container_builds_and_publishes(machine: &Machine, image: &str) -> Test {
     fs::write(folder.join("artifact.yaml"), ARTIFACT)?;
     let make = "cc -static -o tiny/tiny tiny.c
         jq -c 'select(.kind == \"Project\")' ../images.json >project.json
+        mkdir project
+        cp ../../project/secrets.yaml project
         git init --quiet --initial-branch=main
         git config user.name tester
         git config user.email tester@example.org
@@ -122,8 +139,10 @@ fn a_container_builds_and_publishes(machine: &Machine, image: &str) -> Test {
         git commit --quiet --message 'A program'
         chown -R 1000:1000 .";
     machine.sh(&folder, make)?;
+    fs::write(folder.join("nix.conf"), "substituters =\n")?; // no network
     let apply = |options: &str| {
-        podman(machine, &folder, options, image) + " apply project.json artifact.yaml"
+        let options = format!("--env NIX_CONF_DIR={} {options}", folder.display());
+        podman.run(&folder, &options, image) + " apply project.json artifact.yaml"
     };
     let refused = machine.sh(&folder, &format!("{} 2>&1 || echo status $?", apply("")))?;
     assert!(refused.contains("--privileged") && refused.contains("status 100"), "{refused}");
@@ -132,6 +151,6 @@ fn a_container_builds_and_publishes(machine: &Machine, image: &str) -> Test {
     let observed = document(&applied, "Artifact", "tiny")?["status"]["observed"].take();
     assert_eq!(observed["reproducible"], true);
     let reference = observed["reference"].as_str().ok_or("no reference")?;
-    assert_eq!(machine.sh(&folder, &podman(machine, &folder, "", reference))?, "hello\n");
+    assert_eq!(machine.sh(&folder, &podman.run(&folder, "", reference))?, "hello\n");
     Ok(())
 }
