@@ -20,7 +20,7 @@
       app = description: program: { type = "app"; inherit program; meta = { inherit description; }; };
 
       # Tools of a developer. Rust builds the programs, and Go builds components of the lab.
-      development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc git-lfs jq kubectl nodejs openssl (python3.withPackages (modules: [ modules.jsonschema-rs ])) rustc rustfmt sops zizmor ];
+      development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc git-lfs jq kubectl nodejs openssl (python3.withPackages (modules: [ modules.cyclonedx-python-lib modules.jsonschema-rs ])) rustc rustfmt sops zizmor ];
     in
     {
       # Each program, each source, the lab and the manual. `default` contains all programs and the tasks.

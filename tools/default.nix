@@ -106,6 +106,21 @@ let
 
   built = lib.genAttrs programs crateProgram // { talos-provision = crateProgramWith "talos-provision" [ ./talos-api ]; };
 
+  # Crates of each program, without compiling any.
+  tree = build {
+    pname = "holistic-tree";
+    src = source [ ];
+    buildPhase = "bash ${./release/tree.sh} ${pkgs.pkgsStatic.stdenv.hostPlatform.rust.rustcTarget} >tree";
+    installPhase = "cp tree $out";
+    dontFixup = true;
+  };
+
+  # Scripts that pack a release, with the files that they read.
+  release = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [ ./release ../Cargo.lock ../LICENSE-APACHE ../LICENSE-MIT ];
+  };
+
   # Manual pages and shell completions, generated from the command lines of all programs.
   manual = pkgs.runCommand "holistic-manual" { } ''
     ${lib.getExe (program { name = "manual"; description = "Writes manual pages and shell completions"; folders = crates; })} $out
@@ -119,23 +134,13 @@ in
   # The lab validates overrides with the types of the programs.
   lab = crateProgramWith "lab" ([ ./emulators ./talos-api ] ++ map (name: ./. + "/${name}") programs);
 
-  # Files of a release: one archive for each program, with its manual pages, completions and licences. Times, owners and
-  # the order in an archive are constant, so that two builds give the same bytes.
-  archives = pkgs.runCommand "holistic-archives" { } (''
-    mkdir $out
+  # Files of a release: for each program an archive, with its manual pages, completions and licences, and its bill of
+  # materials; and the checksums.
+  archives = pkgs.runCommand "holistic-archives" { nativeBuildInputs = [ pkgs.jq ]; } (''
+    mkdir built
   '' + lib.concatStringsSep "" (lib.mapAttrsToList (name: program: ''
-    mkdir ${name}
-    cp -r ${program}/bin ${name}/
-    (cd ${manual} && find . -name '${name}.*' -o -name '${name}-*' -o -name ${name} -o -name _${name}) \
-      | tar -C ${manual} --files-from=- -cf - | tar -C ${name} -xf -
-    chmod -R u+w ${name}
-    mkdir -p ${name}/share/doc/${name}
-    cp ${../LICENSE-APACHE} ${name}/share/doc/${name}/LICENSE-APACHE
-    cp ${../LICENSE-MIT} ${name}/share/doc/${name}/LICENSE-MIT
-    tar -C ${name} --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -cf - $(ls ${name}) \
-      | gzip --no-name --best >$out/${name}-${pkgs.stdenv.hostPlatform.system}.tar.gz
+    ln -s ${lib.getExe program} built/
   '') built) + ''
-    cd $out
-    sha256sum *.tar.gz >SHA256SUMS-${pkgs.stdenv.hostPlatform.system}
+    bash ${release}/tools/release/archive.sh built ${manual} ${tree} ${pkgs.stdenv.hostPlatform.system} $out ${toString programs}
   '');
 }

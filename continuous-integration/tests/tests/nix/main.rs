@@ -236,6 +236,9 @@ fn archives_hold_what_a_user_installs(machine: &Machine) -> Test {
     );
     machine.sh(root, &again)?;
     for program in PROGRAMS {
+        let bill = format!("{archives}/{program}-x86_64-linux.cdx.json");
+        let bill: Value = serde_json::from_str(&fs::read_to_string(bill)?)?;
+        assert_eq!(bill["metadata"]["component"]["name"], program);
         let install = format!(
             "rm -rf installed && mkdir installed && tar -xzf {archives}/{program}-x86_64-linux.tar.gz -C installed
             cat installed/share/doc/{program}/LICENSE-MIT installed/share/man/man1/{program}.1 installed/share/bash-completion/completions/{program} >/dev/null

@@ -1,0 +1,140 @@
+//! Files of a release: the archives with their bills of materials. `nix/main.rs` builds
+//! the archives of the programs with Nix, and `operations/actions.rs` runs the workflow.
+
+mod bill;
+#[path = "../project/oracle.rs"]
+#[expect(dead_code, reason = "the test program `reference` validates documents")]
+mod oracle;
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use repository_tests::{root, write_script};
+use tempfile::TempDir;
+
+type Test<T = ()> = Result<T, Box<dyn Error>>;
+
+const PROGRAMS: [&str; 5] =
+    ["artifact-attest", "data-drain", "flux-seed", "talos-provision", "vcs-bootstrap"];
+
+/// Manual pages and completions: of `flux-seed`, and of a program whose name begins alike.
+const MANUAL: [&str; 5] = [
+    "share/man/man1/flux-seed.1",
+    "share/man/man1/flux-seed-apply.1",
+    "share/bash-completion/completions/flux-seed",
+    "share/zsh/site-functions/_flux-seed",
+    "share/man/man1/flux-seeder.1",
+];
+
+/// Returns the output of a command, which must succeed.
+fn output(command: &mut Command) -> Test<String> {
+    let ended = command.output()?;
+    if !ended.status.success() {
+        return Err(format!("{command:?}: {}", String::from_utf8_lossy(&ended.stderr)).into());
+    }
+    Ok(String::from_utf8(ended.stdout)?)
+}
+
+/// Returns the crates that are linked into the programs for `target`.
+fn tree(target: &str) -> Test<String> {
+    output(Command::new(root().join("tools/release/tree.sh")).arg(target).current_dir(root()))
+}
+
+/// Scripts in place of the programs, and what `manual` and `tree.sh` write.
+struct Built {
+    folder: TempDir,
+}
+
+impl Built {
+    fn new(tree: &str) -> Test<Self> {
+        let built = Self { folder: tempfile::tempdir()? };
+        fs::create_dir(built.path("programs"))?;
+        for program in PROGRAMS {
+            let script = built.path("programs").join(program);
+            write_script(&script, &format!("#!/bin/sh\necho {program}\n"))?;
+        }
+        for page in MANUAL {
+            let page = built.path("manual").join(page);
+            fs::create_dir_all(page.parent().ok_or("no folder")?)?;
+            fs::write(page, "a page")?;
+        }
+        fs::write(built.path("tree"), tree)?;
+        Ok(built)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Packs programs for the system `any`. Returns the folder with the files of the release.
+    fn pack(&self, programs: &[&str], umask: &str) -> Test<PathBuf> {
+        let out = self.path(&format!("out-{umask}"));
+        let mut pack = Command::new("bash");
+        pack.args(["-c", "umask \"$1\"; shift; exec \"$@\"", "bash", umask])
+            .arg(root().join("tools/release/archive.sh"))
+            .args(["programs", "manual", "tree"].map(|name| self.path(name)))
+            .arg("any")
+            .arg(&out)
+            .args(programs);
+        output(&mut pack)?;
+        Ok(out)
+    }
+}
+
+fn files(folder: &Path) -> Test<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.push((name, fs::read(path)?));
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[test]
+fn two_runs_give_the_same_files_which_have_the_listed_checksums() -> Test {
+    const TWO: [&str; 2] = ["flux-seed", "vcs-bootstrap"];
+    let built = Built::new(&tree("x86_64-unknown-linux-musl")?)?;
+    let first = built.pack(&TWO, "022")?;
+    let second = built.pack(&TWO, "077")?;
+    assert_eq!(files(&first)?, files(&second)?);
+    let mut names: Vec<_> = TWO
+        .iter()
+        .flat_map(|program| ["cdx.json", "tar.gz"].map(|end| format!("{program}-any.{end}")))
+        .collect();
+    let mut check = Command::new("sha256sum");
+    let checked = output(check.args(["--check", "SHA256SUMS-any"]).current_dir(&first))?;
+    let mut verified: Vec<_> =
+        checked.lines().filter_map(|line| line.strip_suffix(": OK")).map(str::to_owned).collect();
+    verified.sort();
+    assert_eq!(verified, names);
+    names.insert(0, "SHA256SUMS-any".to_owned());
+    assert_eq!(files(&first)?.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
+    Ok(())
+}
+
+#[test]
+fn an_archive_has_the_program_its_pages_and_its_licences_for_every_user() -> Test {
+    let built = Built::new(&tree("x86_64-unknown-linux-musl")?)?;
+    let archive = built.pack(&["flux-seed"], "077")?.join("flux-seed-any.tar.gz");
+    let listed =
+        output(Command::new("tar").args(["--list", "--verbose", "--gzip", "--file"]).arg(archive))?;
+    let entries: Vec<_> = listed
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| !words[0].starts_with('d'))
+        .map(|words| format!("{} {} {}", words[0], words[1], words[words.len() - 1]))
+        .collect();
+    let page = |path: &str| format!("-rw-r--r-- 0/0 {path}");
+    let mut expected = vec!["-rwxr-xr-x 0/0 bin/flux-seed".to_owned()];
+    expected.extend(
+        ["LICENSE-APACHE", "LICENSE-MIT"].map(|file| page(&format!("share/doc/flux-seed/{file}"))),
+    );
+    expected.extend(MANUAL[..4].iter().map(|path| page(path)));
+    expected[1..].sort();
+    assert_eq!(entries, expected);
+    Ok(())
+}
