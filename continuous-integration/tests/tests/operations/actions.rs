@@ -10,7 +10,7 @@ pub(crate) mod template;
 use std::fs;
 
 use data_encoding::BASE64;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use plane::Plane;
 use run::Run;
@@ -200,11 +200,11 @@ impl Plane<'_> {
     /// programs and their archives.
     fn a_tag_becomes_a_release_that_verifies(&self) -> Test {
         self.sh("cp sources/volume-reader/artifact.yaml tools/artifacts.yaml
-            sed -i 's|- run: nix .*|- run: mkdir -p archives; echo archive >archives/flux-seed-x86_64-linux.tar.gz|' .github/workflows/release.yaml
+            sed -i 's|- run: nix .*|- run: mkdir -p archives; echo archive >archives/flux-seed-x86_64-linux.tar.gz; echo {} >archives/flux-seed-x86_64-linux.cdx.json|' .github/workflows/release.yaml
             git add tools/artifacts.yaml .github && git commit --quiet --message 'A source in place of the programs'")?;
         for _ in 0..2 {
             let run = self.act("release", "push", &json!({"ref": "refs/tags/v0.0.1"}))?;
-            for job in ["attest", "archives", "release"] {
+            for job in ["attest", "archives", "sign", "release"] {
                 run.ended(job, "success")?;
             }
         }
@@ -212,7 +212,13 @@ impl Plane<'_> {
         assert_eq!(release["draft"], false, "{release}");
         let assets = release["assets"].as_array().ok_or("no files")?;
         let names: Vec<_> = assets.iter().map(|asset| &asset["name"]).collect();
-        assert_eq!(names, ["flux-seed-x86_64-linux.tar.gz"]);
+        let expected = ["cdx.json", "tar.gz", "tar.gz.sigstore.json"]
+            .map(|end| Value::from(format!("flux-seed-x86_64-linux.{end}")));
+        assert_eq!(names, expected.each_ref());
+        // The stand-in for the installer of cosign has a key in place of a certificate.
+        let signed = "cd cache/archives-signatures && echo archive >flux-seed-x86_64-linux.tar.gz
+            cosign verify-blob --key ../cosign/cosign.pub --insecure-ignore-tlog --bundle flux-seed-x86_64-linux.tar.gz.sigstore.json flux-seed-x86_64-linux.tar.gz";
+        self.project.sh(signed)?;
         let notes = release["body"].as_str().ok_or("no notes")?;
         let digest =
             document_digest(&self.sh("artifact-attest plan project tools/artifacts.yaml")?)?;

@@ -1,10 +1,12 @@
-//! Files of a release: the archives with their bills of materials. `nix/main.rs` builds
+//! Files of a release: the archives with their bills of materials, the notes, and the signatures. `nix/main.rs` builds
 //! the archives of the programs with Nix, and `operations/actions.rs` runs the workflow.
 
 mod bill;
+mod notes;
 #[path = "../project/oracle.rs"]
 #[expect(dead_code, reason = "the test program `reference` validates documents")]
 mod oracle;
+mod sigstore;
 
 use std::error::Error;
 use std::fs;
