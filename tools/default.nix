@@ -1,4 +1,4 @@
-# The programs, each as one static binary of its own derivation.
+# The programs, each as one binary of its own derivation, which is static on Linux.
 #
 # One derivation compiles foreign crates, from the manifests of this workspace and an empty crate in place of each of its
 # own crates. A second derivation continues with the shared crates, and the derivation of a program continues from both
@@ -7,6 +7,10 @@
 { pkgs }:
 let
   inherit (pkgs) lib;
+  inherit (pkgs.stdenv.hostPlatform) isLinux;
+
+  # A program for macOS links the library of the system, which has no static form.
+  platform = if isLinux then pkgs.pkgsStatic else pkgs;
 
   # Sources of one build: all manifests, and the contents of `folders`. Every build has all manifests, because the users of
   # a foreign crate together decide the features and the kind of linking with which cargo compiles that crate.
@@ -25,9 +29,9 @@ let
   workspace = [ "--workspace" "--exclude" "testing" ];
 
   # All programs share this value, because Nix evaluates hundreds of derivations for it, one per crate.
-  cargoDeps = pkgs.pkgsStatic.rustPlatform.importCargoLock { lockFile = ../Cargo.lock; };
+  cargoDeps = platform.rustPlatform.importCargoLock { lockFile = ../Cargo.lock; };
 
-  build = definition: pkgs.pkgsStatic.rustPlatform.buildRustPackage ({
+  build = definition: platform.rustPlatform.buildRustPackage ({
     version = (lib.importTOML ../Cargo.toml).workspace.package.version;
     inherit cargoDeps;
     doCheck = false;
@@ -95,7 +99,8 @@ let
     };
   };
 
-  programs = [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ];
+  # data-drain restores with openat2(2) and reads /proc, which only Linux has.
+  programs = [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" ] ++ lib.optional isLinux "data-drain";
 
   crateProgram = name: crateProgramWith name [ ];
   crateProgramWith = name: others: program {
@@ -110,7 +115,7 @@ let
   tree = build {
     pname = "holistic-tree";
     src = source [ ];
-    buildPhase = "bash ${./release/tree.sh} ${pkgs.pkgsStatic.stdenv.hostPlatform.rust.rustcTarget} >tree";
+    buildPhase = "bash ${./release/tree.sh} ${platform.stdenv.hostPlatform.rust.rustcTarget} >tree";
     installPhase = "cp tree $out";
     dontFixup = true;
   };

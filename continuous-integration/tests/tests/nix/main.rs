@@ -69,6 +69,9 @@ fn the_flake_has_every_output(machine: &Machine) -> Test {
     ]
     .concat();
     assert_eq!(names_of("apps"), set(&apps));
+    for output in ["packages", "apps"] {
+        assert_eq!(names(&outputs[output]["aarch64-darwin"]), set(&PROGRAMS[..4]), "macOS");
+    }
     assert_eq!(names_of("devShells"), set(&["default"]));
     assert!(outputs["formatter"]["x86_64-linux"]["name"].is_string(), "{outputs}");
     assert!(names_of("checks").is_superset(&set(&[&PROGRAMS[..], &["format", "manual"]].concat())));

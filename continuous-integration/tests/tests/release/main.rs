@@ -140,3 +140,57 @@ fn an_archive_has_the_program_its_pages_and_its_licences_for_every_user() -> Tes
     assert_eq!(entries, expected);
     Ok(())
 }
+
+/// Stand-ins for rustup and cargo, which cannot build for macOS here. The real cargo prints the tree.
+const MACOS: &str = r#"#!/bin/sh
+echo "${0##*/} $*" >>"$CARGO_TARGET_DIR/calls"
+case ${0##*/}-$1 in
+  rustup-* | cargo-fetch) exit ;;
+  cargo-build)
+    mkdir -p "$CARGO_TARGET_DIR/aarch64-apple-darwin/release"
+    cd "$CARGO_TARGET_DIR/aarch64-apple-darwin/release"
+    for program in artifact-attest flux-seed talos-provision vcs-bootstrap; do echo "for macOS" >$program; done
+    exit
+    ;;
+esac
+exec CARGO "$@"
+"#;
+
+#[test]
+fn archives_for_macos_have_the_pages_of_linux_and_every_program_that_needs_no_linux() -> Test {
+    let built = Built::new(&tree("x86_64-unknown-linux-musl")?)?;
+    let linux = built.pack(&PROGRAMS, "022")?;
+    for program in PROGRAMS {
+        let archive = |system: &str| linux.join(format!("{program}-{system}.tar.gz"));
+        fs::rename(archive("any"), archive("x86_64-linux"))?;
+    }
+    let (bin, out, target) = (built.path("bin"), built.path("macos"), built.path("target"));
+    fs::create_dir(&bin)?;
+    fs::create_dir(&target)?;
+    let cargo = std::env::var("CARGO")?;
+    for name in ["rustup", "cargo"] {
+        write_script(&bin.join(name), &MACOS.replace("CARGO \"$@\"", &format!("{cargo} \"$@\"")))?;
+    }
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH")?);
+    let mut script = Command::new(root().join("tools/release/macos.sh"));
+    script.arg(&linux).arg(&out).env("PATH", path).env("CARGO_TARGET_DIR", &target);
+    output(&mut script)?;
+
+    let names: Vec<_> = files(&out)?.into_iter().map(|(name, _)| name).collect();
+    let programs = PROGRAMS.iter().filter(|program| **program != "data-drain");
+    let archives = programs.flat_map(|program| {
+        ["cdx.json", "tar.gz"].map(|end| format!("{program}-aarch64-darwin.{end}"))
+    });
+    let expected: Vec<_> =
+        std::iter::once("SHA256SUMS-aarch64-darwin".to_owned()).chain(archives).collect();
+    assert_eq!(names, expected);
+    let print = ["--extract", "--to-stdout", "--gzip", "--file", "flux-seed-aarch64-darwin.tar.gz"];
+    let files = ["bin/flux-seed", "share/man/man1/flux-seed-apply.1"];
+    let contents = output(Command::new("tar").args(print).args(files).current_dir(&out))?;
+    assert_eq!(contents, "for macOS\na page");
+    let calls = fs::read_to_string(target.join("calls"))?;
+    let command = "cargo build --frozen --release --target aarch64-apple-darwin --workspace --exclude testing --bin ";
+    assert!(calls.contains(command), "{calls}");
+    assert!(!calls.contains("data-drain"), "{calls}");
+    Ok(())
+}
