@@ -6,9 +6,11 @@
   outputs = { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      systems = builtins.filter (system: nixpkgs.legacyPackages ? ${system}) [ "x86_64-linux" "aarch64-linux" ];
-      eachSystem = f: lib.genAttrs systems (system:
+      each = systems: f: lib.genAttrs (builtins.filter (system: nixpkgs.legacyPackages ? ${system}) systems) (system:
         let pkgs = nixpkgs.legacyPackages.${system}; in f { inherit system pkgs; tools = import ./tools { inherit pkgs; }; });
+      eachSystem = each [ "x86_64-linux" "aarch64-linux" ];
+      # The lab runs on Linux, so macOS has programs alone.
+      eachMac = each [ "aarch64-darwin" ];
       folders = path: lib.attrNames (lib.filterAttrs (_: type: type == "directory") (builtins.readDir path));
 
       # A source is a flake of its own, imported here with this flake's nixpkgs. As a flake input the source would be
@@ -18,9 +20,10 @@
       ofSources = output: system: lib.mapAttrs (_: source: source.${output}.${system}) sources;
 
       app = description: program: { type = "app"; inherit program; meta = { inherit description; }; };
+      appsOf = tools: lib.mapAttrs (_: program: app program.meta.description (lib.getExe program)) tools.programs;
 
       # Tools of a developer. Rust builds the programs, and Go builds components of the lab.
-      development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc git-lfs jq kubectl nodejs openssl python3 rustc rustfmt sops zizmor ];
+      development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc git-lfs jq kubectl nodejs openssl (python3.withPackages (modules: [ modules.cyclonedx-python-lib modules.jsonschema-rs ])) rustc rustfmt sops zizmor ];
     in
     {
       # Each program, the contents of images, each source, the lab and the manual. `default` contains all programs and the tasks.
@@ -28,7 +31,8 @@
         tools.programs
         // lib.mapAttrs' (name: lib.nameValuePair "${name}-image") tools.images
         // lib.mapAttrs (_: packages: packages.default) (ofSources "packages" system)
-        // { inherit (tools) lab manual archives; default = import ./tasks { inherit pkgs tools nixpkgs; }; });
+        // { inherit (tools) lab manual archives; default = import ./tasks { inherit pkgs tools nixpkgs; }; })
+        // eachMac ({ tools, ... }: tools.programs);
 
       # A task works on the repository in which it is started.
       apps = eachSystem ({ system, pkgs, tools }:
@@ -43,7 +47,7 @@
             shell = "Opens a shell with the programs and a kubeconfig of the lab";
           };
         in
-        lib.mapAttrs (_: program: app program.meta.description (lib.getExe program)) tools.programs
+        appsOf tools
         // tasks
         // {
           default = tasks.lifecycle;
@@ -52,7 +56,8 @@
             runtimeInputs = development pkgs;
             text = ''exec ${holistic}/tasks/test "$@"'';
           }));
-        });
+        })
+        // eachMac ({ tools, ... }: appsOf tools);
 
       devShells = eachSystem ({ pkgs, ... }: { default = pkgs.mkShell { packages = development pkgs; }; });
 

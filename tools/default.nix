@@ -1,4 +1,4 @@
-# The programs, each as one static binary of its own derivation.
+# The programs, each as one binary of its own derivation, which is static on Linux.
 #
 # One derivation compiles foreign crates, from the manifests of this workspace and an empty crate in place of each of its
 # own crates. A second derivation continues with the shared crates, and the derivation of a program continues from both
@@ -7,6 +7,10 @@
 { pkgs }:
 let
   inherit (pkgs) lib;
+  inherit (pkgs.stdenv.hostPlatform) isLinux;
+
+  # A program for macOS links the library of the system, which has no static form.
+  platform = if isLinux then pkgs.pkgsStatic else pkgs;
 
   # Sources of one build: all manifests, and the contents of `folders`. Every build has all manifests, because the users of
   # a foreign crate together decide the features and the kind of linking with which cargo compiles that crate.
@@ -25,9 +29,9 @@ let
   workspace = [ "--workspace" "--exclude" "testing" ];
 
   # All programs share this value, because Nix evaluates hundreds of derivations for it, one per crate.
-  cargoDeps = pkgs.pkgsStatic.rustPlatform.importCargoLock { lockFile = ../Cargo.lock; };
+  cargoDeps = platform.rustPlatform.importCargoLock { lockFile = ../Cargo.lock; };
 
-  build = definition: pkgs.pkgsStatic.rustPlatform.buildRustPackage ({
+  build = definition: platform.rustPlatform.buildRustPackage ({
     version = (lib.importTOML ../Cargo.toml).workspace.package.version;
     inherit cargoDeps;
     doCheck = false;
@@ -95,7 +99,8 @@ let
     };
   } // more);
 
-  programs = [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ];
+  # data-drain restores with openat2(2) and reads /proc, which only Linux has.
+  programs = [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" ] ++ lib.optional isLinux "data-drain";
 
   built = lib.genAttrs programs (name: program {
     inherit name;
@@ -148,6 +153,21 @@ let
       '';
   };
 
+  # Crates of each program, without compiling any.
+  tree = build {
+    pname = "holistic-tree";
+    src = source [ ];
+    buildPhase = "bash ${./release/tree.sh} ${platform.stdenv.hostPlatform.rust.rustcTarget} >tree";
+    installPhase = "cp tree $out";
+    dontFixup = true;
+  };
+
+  # Scripts that pack a release, with the files that they read.
+  release = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [ ./release ../Cargo.lock ../LICENSE-APACHE ../LICENSE-MIT ];
+  };
+
   # Manual pages and shell completions, generated from the command lines of all programs.
   manual = pkgs.runCommand "holistic-manual" { } ''
     ${lab.manual}/bin/manual $out
@@ -158,23 +178,13 @@ in
 
   programs = built;
 
-  # Files of a release: one archive for each program, with its manual pages, completions and licences. Times, owners and
-  # the order in an archive are constant, so that two builds give the same bytes.
-  archives = pkgs.runCommand "holistic-archives" { } (''
-    mkdir $out
+  # Files of a release: for each program an archive, with its manual pages, completions and licences, and its bill of
+  # materials; and the checksums.
+  archives = pkgs.runCommand "holistic-archives" { nativeBuildInputs = [ pkgs.jq ]; } (''
+    mkdir built
   '' + lib.concatStringsSep "" (lib.mapAttrsToList (name: program: ''
-    mkdir ${name}
-    cp -r ${program}/bin ${name}/
-    (cd ${manual} && find . -name '${name}.*' -o -name '${name}-*' -o -name ${name} -o -name _${name}) \
-      | tar -C ${manual} --files-from=- -cf - | tar -C ${name} -xf -
-    chmod -R u+w ${name}
-    mkdir -p ${name}/share/doc/${name}
-    cp ${../LICENSE-APACHE} ${name}/share/doc/${name}/LICENSE-APACHE
-    cp ${../LICENSE-MIT} ${name}/share/doc/${name}/LICENSE-MIT
-    tar -C ${name} --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -cf - $(ls ${name}) \
-      | gzip --no-name --best >$out/${name}-${pkgs.stdenv.hostPlatform.system}.tar.gz
+    ln -s ${lib.getExe program} built/
   '') built) + ''
-    cd $out
-    sha256sum *.tar.gz >SHA256SUMS-${pkgs.stdenv.hostPlatform.system}
+    bash ${release}/tools/release/archive.sh built ${manual} ${tree} ${pkgs.stdenv.hostPlatform.system} $out ${toString programs}
   '');
 }

@@ -25,7 +25,8 @@ install_release() { # VERSION
   case "${RUNNER_OS-}-${RUNNER_ARCH-}" in
     Linux-X64) system=x86_64-linux ;;
     Linux-ARM64) system=aarch64-linux ;;
-    *) refuse "there is no release for ${RUNNER_OS:-an unknown system} on ${RUNNER_ARCH:-an unknown processor}" "use a Linux runner, or install the program before this step" ;;
+    # Releases have programs for macOS, but the actions need the commands of Linux.
+    *) refuse "actions run on Linux on x86-64 and arm64, and this runner is ${RUNNER_OS:-an unknown system} on ${RUNNER_ARCH:-an unknown processor}" "use a Linux runner, or install the program before this step" ;;
   esac
   found=$(gh --version 2>/dev/null | sed -n 's/^gh version \([0-9.]*\).*/\1/p') || found=
   [ "$(printf '%s\n%s\n' "$gh_version" "$found" | sort --version-sort | head -n 1)" = "$gh_version" ] \

@@ -12,7 +12,7 @@
   outputs = { self, nixpkgs, holistic }:
     let
       inherit (nixpkgs) lib;
-      eachSystem = lib.genAttrs (lib.attrNames holistic.packages);
+      eachSystem = lib.genAttrs (lib.attrNames holistic.devShells); # the lab runs on Linux; macOS has programs alone
       folders = path: lib.attrNames (lib.filterAttrs (_: type: type == "directory") (builtins.readDir path));
 
       # A source is a flake of its own, imported here with this flake's nixpkgs. As a flake input the source would be

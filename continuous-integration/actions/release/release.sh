@@ -8,8 +8,9 @@ source "$here/../forge.sh"
 source "$here/../stream.sh"
 
 documents=$(read_stream)
-notes=$(jq --slurp --raw-output --from-file "$here/notes.jq" <<<"$documents")
-notes+=$'\n\n'"The files are archives of the programs. \`gh attestation verify FILE --repo $GITHUB_REPOSITORY\` proves that this repository's workflow built a file."
+checksums=$(cd "$FILES" && sha256sum -- *.tar.gz *.cdx.json)
+notes=$(jq --slurp --raw-output --from-file "$here/notes.jq" --arg checksums "$checksums" --arg repository "$GITHUB_REPOSITORY" \
+  --arg tag "$TAG" --arg server "$GITHUB_SERVER_URL" <<<"$documents")
 body=$(jq --raw-input --slurp --arg tag "$TAG" '{tag_name: $tag, name: $tag, body: ., draft: true}' <<<"$notes")
 # A second run for the same tag completes the existing release. A draft is in the list alone.
 release=$(forge GET "releases?per_page=100" | jq --arg tag "$TAG" 'first(.[] | select(.tag_name == $tag)) // empty')
@@ -21,6 +22,8 @@ for file in "$FILES"/*; do
   size=$(jq --arg name "$name" '.assets[] | select(.name == $name).size' <<<"$release")
   if [ -z "$size" ]; then
     upload "$url?name=$name" "$file" >/dev/null
+  elif [[ $name == *.sigstore.json ]]; then
+    : # the signature of the first run verifies the same archive, and no two signatures are equal
   elif [ "$size" != "$(stat --format %s "$file")" ]; then
     # Builds are reproducible, and people may have the first file already.
     printf '::error::%s of release %s has another size; the files of a release do not change, so release another tag\n' "$name" "$TAG" >&2

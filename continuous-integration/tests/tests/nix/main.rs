@@ -73,6 +73,9 @@ fn the_flake_has_every_output(machine: &Machine) -> Test {
     ]
     .concat();
     assert_eq!(names_of("apps"), set(&apps));
+    for output in ["packages", "apps"] {
+        assert_eq!(names(&outputs[output]["aarch64-darwin"]), set(&PROGRAMS[..4]), "macOS");
+    }
     assert_eq!(names_of("devShells"), set(&["default"]));
     assert!(outputs["formatter"]["x86_64-linux"]["name"].is_string(), "{outputs}");
     assert!(names_of("checks").is_superset(&set(&[&PROGRAMS[..], &["format", "manual"]].concat())));
@@ -266,6 +269,9 @@ fn archives_hold_what_a_user_installs(machine: &Machine) -> Test {
     );
     machine.sh(root, &again)?;
     for program in PROGRAMS {
+        let bill = format!("{archives}/{program}-x86_64-linux.cdx.json");
+        let bill: Value = serde_json::from_str(&fs::read_to_string(bill)?)?;
+        assert_eq!(bill["metadata"]["component"]["name"], program);
         let install = format!(
             "rm -rf installed && mkdir installed && tar -xzf {archives}/{program}-x86_64-linux.tar.gz -C installed
             cat installed/share/doc/{program}/LICENSE-MIT installed/share/man/man1/{program}.1 installed/share/bash-completion/completions/{program} >/dev/null

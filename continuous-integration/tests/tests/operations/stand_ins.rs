@@ -10,13 +10,14 @@ use crate::project::Test;
 /// A repository of actions: its name, and each action's folder and `action.yml`.
 type Repository = (&'static str, &'static [(&'static str, &'static str)]);
 
-const REPOSITORIES: [Repository; 6] = [
+const REPOSITORIES: [Repository; 7] = [
     ("cachix/install-nix-action", &[("", INSTALLER)]),
     ("cachix/cachix-action", &[("", CACHIX)]),
     ("actions/cache", &[("save", SAVE), ("restore", RESTORE)]),
     ("actions/attest-build-provenance", &[("", ATTEST)]),
     ("actions/upload-artifact", &[("", UPLOAD)]),
     ("actions/download-artifact", &[("", DOWNLOAD)]),
+    ("sigstore/cosign-installer", &[("", COSIGN)]),
 ];
 
 /// Stand-in for the installer of Nix: puts the Nix of this machine in PATH.
@@ -113,6 +114,24 @@ runs:
       shell: bash
       run: mkdir -p "$TO"; for folder in FOLDER/$NAMES; do cp "$folder"/* "$TO"; done; echo "download-path=$TO" >>"$GITHUB_OUTPUT"
       env: {NAMES: "${{ inputs.name || inputs.pattern }}", TO: "${{ inputs.path }}"}
+"#;
+
+/// Stand-in for `sigstore/cosign-installer`: a cosign that signs with a key of this machine, because signatures without
+/// a key need Sigstore's service.
+const COSIGN: &str = r#"
+name: stand-in
+description: Puts a cosign in PATH that has a key
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      run: mkdir -p FOLDER/cosign; cd FOLDER/cosign; [ -e cosign ] || { cosign generate-key-pair; printf "$SCRIPT" "$(command -v cosign)" >new; chmod +x new; mv new cosign; }; pwd >>"$GITHUB_PATH"
+      env:
+        COSIGN_PASSWORD: ""
+        SCRIPT: |
+          #!/bin/sh
+          export COSIGN_PASSWORD=
+          exec %s "$@" --key FOLDER/cosign/cosign.key --use-signing-config=false --tlog-upload=false
 "#;
 
 /// Writes the stand-ins below `root`. Returns the arguments that make `act` use them in place of the

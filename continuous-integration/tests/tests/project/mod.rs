@@ -1,7 +1,9 @@
 //! A copy of this repository in a temporary folder, with a lab of its own.
 
+mod oracle;
 mod schema;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::env;
 use std::error::Error;
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Instant;
 
-use repository_tests::{programs, root};
+use repository_tests::{OWNERS, programs, root};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -30,6 +32,8 @@ pub(crate) struct Project {
     network: &'static str,
     /// Folder of the programs' caches: those of this machine, as in a second run by a user, or empty.
     caches: PathBuf,
+    /// Documents that the programs have written, one per line.
+    written: RefCell<BTreeSet<String>>,
 }
 
 impl Project {
@@ -45,7 +49,8 @@ impl Project {
 
     fn copy_of(here: &Path, network: &'static str) -> Test<Self> {
         let folder = tempfile::Builder::new().prefix("holistic-").tempdir()?;
-        let project = Self { folder, network, caches: cache().join("tests") };
+        let (caches, written) = (cache().join("tests"), RefCell::default());
+        let project = Self { folder, network, caches, written };
         let copy = r#"
             cd "$HERE"
             git ls-files -z --cached --others --exclude-standard \
@@ -143,7 +148,7 @@ impl Project {
         if status != 0 {
             say(&log.join("\n"));
         }
-        schema::every_document_is_valid(&output)?;
+        self.check(&output)?;
         say(&format!("{:6.1} s  {program} {verb}: {status}", began.elapsed().as_secs_f64()));
         Ok((output, status))
     }
@@ -169,7 +174,7 @@ impl Project {
             }
             let Some(new) = new else {
                 let (output, status) = run.end()?;
-                schema::every_document_is_valid(&output)?;
+                self.check(&output)?;
                 let killed = taken.iter().filter(|line| line.contains(r#""done":true"#)).count();
                 return Ok((output, status, killed));
             };
@@ -194,6 +199,25 @@ impl Project {
         child.stdin.take().ok_or("no standard input")?.write_all(input.as_bytes())?;
         let stderr = BufReader::new(child.stderr.take().ok_or("no standard error")?);
         Ok(Run { child, stderr, output })
+    }
+
+    fn check(&self, output: &str) -> Test {
+        schema::every_document_is_valid(output)?;
+        self.written.borrow_mut().extend(output.lines().map(str::to_owned));
+        Ok(())
+    }
+
+    /// Validates all documents that the programs have written with a validator that others wrote.
+    pub(crate) fn another_validator_accepts_every_document(&self) -> Test {
+        let written = self.written.borrow();
+        let documents: Vec<Value> =
+            written.iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
+        let kinds: BTreeSet<_> =
+            documents.iter().filter_map(|document| document["kind"].as_str()).collect();
+        assert_eq!(kinds, OWNERS.map(|(kind, _)| kind).into());
+        let violations = oracle::violations(&documents)?;
+        assert!(violations.is_empty(), "{}", violations.join("\n"));
+        Ok(())
     }
 
     /// Returns the number of writes to the forge, the registry, the cloud, the store and the cluster.

@@ -2,6 +2,8 @@
 //! that the programs publish.
 
 mod examples;
+#[path = "../project/oracle.rs"]
+mod oracle;
 mod page;
 #[path = "../project/schema.rs"]
 mod schema;
@@ -97,17 +99,46 @@ fn every_example_is_valid_for_the_schema_of_its_kind_and_of_a_stream() -> Test {
 #[test]
 fn the_schema_of_a_stream_rejects_an_unknown_kind_a_typo_and_a_wrong_value() -> Test {
     let stream = stream::schema()?;
-    let right = &examples::all()?[0];
+    for wrong in wrong_documents()? {
+        assert_ne!(schema::violations(&stream, &stream, &wrong, ""), [""; 0], "{wrong}");
+    }
+    Ok(())
+}
+
+/// Returns a valid document with one change each: an unknown kind, another version, a typo, and a wrong type.
+fn wrong_documents() -> Test<Vec<Value>> {
     let changes: [fn(&mut Value); 4] = [
         |document| document["kind"] = "Respository".into(),
         |document| document["apiVersion"] = "holistic/v1".into(),
         |document| document["spec"]["sizee"] = 1.into(),
         |document| document["metadata"]["name"] = 1.into(),
     ];
-    for change in changes {
+    let right = &examples::all()?[0];
+    let wrong = changes.map(|change| {
         let mut wrong = right.clone();
         change(&mut wrong);
-        assert_ne!(schema::violations(&stream, &stream, &wrong, ""), [""; 0], "{wrong}");
+        wrong
+    });
+    Ok(wrong.into())
+}
+
+// The test `lifecycle` does the same with every document that the programs write.
+#[test]
+fn another_validator_accepts_every_document_of_this_repository_and_of_the_templates() -> Test {
+    assert_eq!(oracle::violations(&examples::all()?)?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn another_validator_rejects_what_our_own_rejects_and_also_checks_patterns() -> Test {
+    let name = |text: &str| {
+        let mut document = examples::all()?.swap_remove(0);
+        document["metadata"]["name"] = text.into();
+        Test::Ok(document)
+    };
+    assert_eq!(oracle::violations(&[name("a-name")?])?, [""; 0]);
+    for wrong in wrong_documents()?.into_iter().chain([name("Not a name")?]) {
+        assert_ne!(oracle::violations(std::slice::from_ref(&wrong))?, [""; 0], "{wrong}");
     }
     Ok(())
 }

@@ -160,7 +160,7 @@ fn a_release_without_a_proof_of_its_origin_is_never_started() -> Test {
             "v9.9.9/flux-seed-x86_64-linux.tar.gz cannot be downloaded",
             1,
         ),
-        ("2.76.0", false, with("RUNNER_OS", "macOS"), "no release for macOS on X64", 0),
+        ("2.76.0", false, with("RUNNER_OS", "macOS"), "this runner is macOS on X64", 0),
         ("2.76.0", false, with("VERSION", "main"), "the input `version` is `main`", 0),
         ("2.76.0", false, with("VERSION", "source"), "install Nix before this step", 0),
     ];

@@ -182,6 +182,8 @@ impl<'a> Plane<'a> {
             "ubuntu-latest=-self-hosted",
             "--platform",
             "ubuntu-24.04-arm=-self-hosted",
+            "--platform",
+            "macos-15=-self-hosted",
             "--container-daemon-socket",
             "-",
             "--no-cache-server", // it listens at an address outside of this machine, and stand-ins replace the cache
