@@ -7,7 +7,8 @@
     let
       inherit (nixpkgs) lib;
       each = systems: f: lib.genAttrs (builtins.filter (system: nixpkgs.legacyPackages ? ${system}) systems) (system:
-        let pkgs = nixpkgs.legacyPackages.${system}; in f { inherit system pkgs; tools = import ./tools { inherit pkgs; }; });
+        let pkgs = nixpkgs.legacyPackages.${system};
+        in f { inherit system pkgs; tools = import ./tools { inherit pkgs; }; released = import ./tools { inherit pkgs; static = true; }; });
       eachSystem = each [ "x86_64-linux" "aarch64-linux" ];
       # The lab runs on Linux, so macOS has programs alone.
       eachMac = each [ "aarch64-darwin" ];
@@ -27,15 +28,15 @@
     in
     {
       # Each program, the contents of images, each source, the lab and the manual. `default` contains all programs and the tasks.
-      packages = eachSystem ({ system, pkgs, tools }:
+      packages = eachSystem ({ system, pkgs, tools, released }:
         tools.programs
-        // lib.mapAttrs' (name: lib.nameValuePair "${name}-image") tools.images
+        // lib.mapAttrs' (name: lib.nameValuePair "${name}-image") released.images
         // lib.mapAttrs (_: packages: packages.default) (ofSources "packages" system)
-        // { inherit (tools) lab manual archives; default = import ./tasks { inherit pkgs tools nixpkgs; }; })
+        // { inherit (released) archives; inherit (tools) lab manual; default = import ./tasks { inherit pkgs tools nixpkgs; }; })
         // eachMac ({ tools, ... }: tools.programs);
 
       # A task works on the repository in which it is started.
-      apps = eachSystem ({ system, pkgs, tools }:
+      apps = eachSystem ({ system, pkgs, tools, ... }:
         let
           holistic = self.packages.${system}.default;
           tasks = lib.mapAttrs (name: description: app description "${holistic}/tasks/${name}") {
@@ -68,7 +69,7 @@
         text = "cargo fmt --all";
       });
 
-      checks = eachSystem ({ system, pkgs, tools }:
+      checks = eachSystem ({ system, pkgs, tools, ... }:
         tools.programs
         // lib.concatMapAttrs (source: checks: lib.mapAttrs' (name: check: lib.nameValuePair "${source}-${name}" check) checks) (ofSources "checks" system)
         // {

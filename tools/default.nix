@@ -1,16 +1,17 @@
-# The programs, each as one binary of its own derivation, which is static on Linux.
+# The programs, each as one binary of its own derivation. With `static`, a binary for Linux needs no file of the store, as a
+# release demands. Without, the compiler and the libraries are those that nixpkgs' cache has.
 #
 # One derivation compiles foreign crates, from the manifests of this workspace and an empty crate in place of each of its
 # own crates. A second derivation continues with the shared crates, and the derivation of a program continues from both
 # with the folder of that program. Therefore a change in one program compiles only that program, and so does a second
 # build (`nix-store --realise --check`).
-{ pkgs }:
+{ pkgs, static ? false }:
 let
   inherit (pkgs) lib;
   inherit (pkgs.stdenv.hostPlatform) isLinux;
 
   # A program for macOS links the library of the system, which has no static form.
-  platform = if isLinux then pkgs.pkgsStatic else pkgs;
+  platform = if static && isLinux then pkgs.pkgsStatic else pkgs;
 
   # Sources of one build: all manifests, and the contents of `folders`. Every build has all manifests, because the users of
   # a foreign crate together decide the features and the kind of linking with which cargo compiles that crate.
@@ -135,7 +136,8 @@ let
   });
   git = with pkgs; [ runtimeShellPackage gitMinimal git-lfs ];
 
-  images = {
+  # The other programs run no command, so their images have the program alone.
+  images = built // {
     vcs-bootstrap = image "vcs-bootstrap" git "";
     # Nix replaces a path of the store that its database does not have, and would so remove the libraries that it runs
     # with. Therefore its database gets the paths of the image first.

@@ -26,10 +26,12 @@ fn a_user_needs_no_tool_but_nix() -> Test {
     lock_files_are_up_to_date(&machine)?;
     the_flake_has_every_output(&machine)?;
     a_program_depends_only_on_its_folder_and_shared_folders(&machine)?;
+    only_a_release_needs_the_static_platform(&machine)?;
     components_of_the_lab_come_from_nixpkgs_in_the_same_version(&machine)?;
     every_check_builds(&machine)?;
     a_foreign_crate_is_compiled_once(&machine)?;
-    a_program_is_one_static_file_with_its_pages(&machine)?;
+    archives_hold_what_a_user_installs(&machine)?;
+    the_default_package_has_every_program_with_its_pages(&machine)?;
     the_formatter_formats_as_the_check_does(&machine)?;
     every_app_runs(&machine)?;
     the_development_shell_has_what_the_work_needs(&machine)?;
@@ -63,9 +65,10 @@ fn the_flake_has_every_output(machine: &Machine) -> Test {
 
     let sources = machine.tools.sh("ls sources")?;
     let sources: Vec<&str> = sources.lines().collect();
-    let others =
-        ["archives", "artifact-attest-image", "default", "lab", "manual", "vcs-bootstrap-image"];
-    let packages = [&PROGRAMS[..], &sources, &others].concat();
+    let images = PROGRAMS.map(|program| format!("{program}-image"));
+    let images = images.each_ref().map(String::as_str);
+    let others = ["archives", "default", "lab", "manual"];
+    let packages = [&PROGRAMS[..], &sources, &images, &others].concat();
     assert_eq!(names_of("packages"), set(&packages));
     let apps = [
         &PROGRAMS[..],
@@ -151,6 +154,24 @@ fn a_program_depends_only_on_its_folder_and_shared_folders(machine: &Machine) ->
     Ok(())
 }
 
+/// A static build needs libraries that nixpkgs' cache does not have, so `nix run` must not wait for them.
+fn only_a_release_needs_the_static_platform(machine: &Machine) -> Test {
+    let evaluate = |arguments: &str, attribute: &str| {
+        let expression = format!(
+            "let
+              pkgs = import (builtins.getFlake \"{}\").outPath {{ }};
+              tools = import ./tools ({{ pkgs = pkgs // {{ pkgsStatic = throw \"the static platform\"; }}; }} // {arguments});
+            in builtins.deepSeq (map (package: package.drvPath) (builtins.attrValues tools.{attribute} ++ [ tools.lab tools.manual ])) true",
+            machine.nixpkgs()
+        );
+        machine.sh(machine.tools.root(), &format!("nix eval --impure --expr '{expression}'"))
+    };
+    assert_eq!(evaluate("{ }", "programs")?.trim(), "true");
+    let refused = evaluate("{ static = true; }", "images").err().map(|error| error.to_string());
+    assert!(refused.is_some_and(|said| said.contains("the static platform")));
+    Ok(())
+}
+
 /// The stand-in for nixpkgs has no component of the lab, so this nixpkgs has some with a version each.
 fn components_of_the_lab_come_from_nixpkgs_in_the_same_version(machine: &Machine) -> Test {
     let module = fs::read_to_string(
@@ -224,31 +245,12 @@ fn plain(text: &str) -> String {
     [first].into_iter().chain(rest).collect()
 }
 
-fn a_program_is_one_static_file_with_its_pages(machine: &Machine) -> Test {
+fn the_default_package_has_every_program_with_its_pages(machine: &Machine) -> Test {
     let root = machine.tools.root();
-    for program in PROGRAMS {
-        let build = format!("nix build --json --no-link $NIXPKGS .#{program}");
-        let outputs = machine.json(&build)?[0]["outputs"].take();
-        let out = outputs["out"].as_str().ok_or("no output")?;
-        let closure = machine.sh(root, &format!("nix-store --query --requisites {out}"))?;
-        assert_eq!(closure.trim(), out, "{program} has no other reference in the store");
-        // The pattern of a home requires a dot, because neighbouring constants such as "/spec/root" and
-        // "/spec" look like a path under /root.
-        let search = format!(
-            "grep -a -o -E '(/nix/store/[0-9a-z]{{32}}-|/root/\\.|/home/).{{0,80}}' {out}/bin/{program} || true"
-        );
-        assert_eq!(machine.sh(root, &search)?, "", "{program} contains no path of this machine");
-        // In a root directory that holds the program alone.
-        let alone = format!(
-            "mkdir -p alone && cp {out}/bin/{program} alone && chroot alone /{program} --help && rm -r alone"
-        );
-        let help = machine.sh(&machine.folder("nowhere")?, &alone)?;
-        assert!(help.contains(&format!("Usage: {program}")), "{help}");
-    }
-    archives_hold_what_a_user_installs(machine)?;
     machine.sh(root, "nix build $NIXPKGS")?;
     for program in PROGRAMS {
         for page in [
+            format!("bin/{program}"),
             format!("share/man/man1/{program}.1"),
             format!("share/man/man1/{program}-apply.1"),
             format!("share/bash-completion/completions/{program}"),
@@ -279,6 +281,13 @@ fn archives_hold_what_a_user_installs(machine: &Machine) -> Test {
         );
         let version = machine.sh(&machine.folder("elsewhere")?, &install)?;
         assert!(version.starts_with(&format!("{program} ")), "{version}");
+        // The pattern of a home requires a dot, because neighbouring constants such as "/spec/root" and
+        // "/spec" look like a path under /root.
+        let search = format!(
+            "grep -a -o -E '(/nix/store/[0-9a-z]{{32}}-|/root/\\.|/home/).{{0,80}}' installed/bin/{program} || true"
+        );
+        let found = machine.sh(&machine.folder("elsewhere")?, &search)?;
+        assert_eq!(found, "", "{program} contains no path of this machine");
     }
     Ok(())
 }
