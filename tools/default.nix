@@ -19,10 +19,11 @@ let
     root = ../.;
     fileset = lib.fileset.difference
       (lib.fileset.unions ([ ../Cargo.toml ../Cargo.lock ../continuous-integration/tests/Cargo.toml (lib.fileset.fileFilter (file: file.name == "Cargo.toml") ./.) ] ++ folders))
-      tests;
+      excluded;
   };
-  # Builds have no tests, because most tests need the lab. `tasks/test` runs them in the checkout.
-  tests = lib.fileset.unions ([ ./shared/testing/src ] ++ map (crate: lib.fileset.maybeMissing (crate + "/tests")) crates);
+  # Builds have no tests, because most tests need the lab. `tasks/test` runs them in the checkout. A line in a changelog
+  # builds no program again.
+  excluded = lib.fileset.unions ([ ./shared/testing/src ] ++ lib.concatMap (crate: map (name: lib.fileset.maybeMissing (crate + "/${name}")) [ "tests" "CHANGELOG.md" ]) crates);
   crates = map (path: ./. + "/${path}") (folders ./. ++ map (name: "shared/${name}") (folders ./shared) ++ map (name: "emulators/${name}") (folders ./emulators));
   folders = path: lib.attrNames (lib.filterAttrs (name: type: type == "directory" && builtins.pathExists (path + "/${name}/Cargo.toml")) (builtins.readDir path));
 
