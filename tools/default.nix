@@ -149,7 +149,7 @@ let
         mv $out/bin/artifact-attest $out/libexec/
         cat >$out/bin/artifact-attest <<END
         #!${lib.getExe' pkgs.runtimeShellPackage "sh"}
-        [ -e /nix/var/nix/db/db.sqlite ] || nix-store --load-db <${pkgs.closureInfo { rootPaths = commands; }}/registration || exit
+        nix-store --load-db <${pkgs.closureInfo { rootPaths = commands; }}/registration || exit
         exec $out/libexec/artifact-attest "\$@"
         END
         chmod +x $out/bin/artifact-attest
