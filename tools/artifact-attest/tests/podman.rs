@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::{Result, Sandbox, Server, Test, reference};
-use testing::run::path;
+use testing::run::{container_runtime, path};
 
 /// A program that needs no other file, because an image has only what its build needs.
 const PROGRAM: &str = "echo 'int main(void) { return printf(\\\"uid %d\\\\n\\\", getuid()) < 0; }' | cc -static -w -x c - -o $out/bin/tiny";
@@ -42,14 +42,11 @@ fn as_user(folder: &Path, line: &str) -> Result<(bool, String)> {
 
 /// Returns the command line that pulls and runs the image of `document`.
 fn podman(document: &Value) -> Result<String> {
-    // crun rejects a host with both versions of cgroups, and runc needs a cgroup of its own in version 2.
-    let is_unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let runtime = if is_unified { "--cgroups disabled" } else { "" };
-    let which = if is_unified { "crun" } else { "runc" };
+    let (runtime, options) = container_runtime();
     let image = reference(document)?;
     Ok(format!(
-        "podman --storage-driver vfs --runtime {which} pull --quiet --tls-verify=false {image}
-         podman --storage-driver vfs --runtime {which} run --rm --network none {runtime} {image}"
+        "podman --storage-driver vfs --runtime {runtime} pull --quiet --tls-verify=false {image}
+         podman --storage-driver vfs --runtime {runtime} run --rm --network none {options} {image}"
     ))
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
+use testing::run::container_runtime;
 
 use crate::home::Machine;
 use crate::project::{Test, document};
@@ -91,10 +92,7 @@ impl Podman<'_> {
     /// Returns the command that runs `image` in `folder`. The copy of this repository has the same path in the container,
     /// and secrets are read with the published identity.
     fn run(&self, folder: &Path, options: &str, image: &str) -> String {
-        // crun rejects a host with both versions of cgroups, and runc needs a cgroup of its own in version 2.
-        let is_unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        let runtime = if is_unified { "crun" } else { "runc" };
-        let cgroups = if is_unified { "--cgroups disabled" } else { "" };
+        let (runtime, cgroups) = container_runtime();
         let (root, folder) = (self.machine.tools.root().display(), folder.display());
         let storage = self.storage.path().display();
         format!(

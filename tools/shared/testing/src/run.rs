@@ -21,6 +21,14 @@ pub fn program(binary: &Path) -> Command {
     program
 }
 
+/// Returns the runtime with which Podman runs containers on this machine, and the options that this runtime needs: crun
+/// rejects a host with both versions of cgroups, and runc needs a cgroup of its own in version 2.
+#[must_use]
+pub fn container_runtime() -> (&'static str, &'static str) {
+    let is_unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if is_unified { ("crun", "--cgroups disabled") } else { ("runc", "") }
+}
+
 /// Returns `PATH`, with the folder of the lab's components in front, if `LAB_BIN` names one.
 #[must_use]
 pub fn path() -> OsString {
