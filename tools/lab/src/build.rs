@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::Error;
 use crate::component::Component;
 use crate::files;
+use crate::go;
 use crate::install;
 use crate::lock;
 use crate::paths::LabPaths;
@@ -84,8 +85,7 @@ fn build_one(
     place: &str,
 ) -> Result<(), Error> {
     documents::check_interrupt()?;
-    let module = component.folder(&paths.components);
-    let wanted = go_version(&module)?;
+    let wanted = go_version(&component.folder(&paths.components))?;
     install::compilers(&wanted, component.cgo)?;
     let parent = built.parent().unwrap_or(&paths.cache);
     files::folder(parent)?;
@@ -97,9 +97,9 @@ fn build_one(
     documents::note(component.name, format_args!("building {place}"));
     let step = documents::step(component.name, "build");
     let log = paths.cache.join("logs").join(component.name).with_extension("log");
-    let compiled = compile(component, &module, (&unfinished, &log), place);
+    let compiled = compile(component, &paths.components, (&unfinished, &log), place);
     let whole = compiled.and_then(|packages| {
-        assets(component, &module, &unfinished)?;
+        assets(component, &paths.components, &unfinished)?;
         fs::rename(&unfinished, built).map_err(files::cannot("write", built))?;
         Ok(packages)
     });
@@ -127,18 +127,17 @@ fn remove_unfinished(folder: &Path) -> Result<(), Error> {
 /// Runs `go build` and returns the number of packages that Go compiled.
 fn compile(
     component: &Component,
-    module: &Path,
+    components: &Path,
     (to, log): (&Path, &Path),
     place: &str,
 ) -> Result<usize, Error> {
-    let mut go = Command::new("go");
-    go.args(["build", "-v"]).args(component.flags());
+    let mut go = go::command("build", component, components);
+    go::tune(&mut go);
+    go.arg("-v").args(component.flags());
     // The slash makes `go` write every program under its own name into this folder.
     go.arg("-o").arg(format!("{}/", to.display())).args(component.packages);
-    go.current_dir(module).env("GOTOOLCHAIN", "local").env("GOFLAGS", "").env("GOWORK", "off");
-    go.env("CGO_ENABLED", if component.cgo { "1" } else { "0" });
     files::remove(log)?;
-    go.stdin(Stdio::null()).stdout(files::log(log)?).stderr(files::log(log)?);
+    go.stdout(files::log(log)?).stderr(files::log(log)?);
     // In a process group of its own, so that one signal also ends the compilers that `go` starts.
     let mut child = go.process_group(0).spawn().map_err(files::cannot("start", Path::new("go")))?;
     let succeeded = wait_for_build(&mut child, component, log, place)?;
@@ -194,11 +193,10 @@ fn lines(log: &Path) -> impl Iterator<Item = String> {
 
 /// Copies the files that the program needs at run time next to it, because Go's module cache may
 /// be emptied.
-fn assets(component: &Component, module: &Path, to: &Path) -> Result<(), Error> {
+fn assets(component: &Component, components: &Path, to: &Path) -> Result<(), Error> {
     let Some((name, folders)) = component.assets else { return Ok(()) };
-    let mut go = Command::new("go");
-    go.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", name]).current_dir(module);
-    go.env("GOTOOLCHAIN", "local").env("GOFLAGS", "").env("GOWORK", "off");
+    let mut go = go::command("list", component, components);
+    go.args(["-mod=readonly", "-m", "-f", "{{.Dir}}", name]);
     let said = go.output().map_err(files::cannot("start", Path::new("go")))?;
     let source = PathBuf::from(String::from_utf8_lossy(&said.stdout).trim());
     for folder in folders {

@@ -30,7 +30,7 @@ pub struct Cli {
 pub(crate) enum Verb {
     /// Build components from their Go modules into the cache; without a name, those that the lifecycle needs
     Build {
-        /// Names of components: `kubernetes`, `etcd`, `flux`, `gitea`, `crane`, `object-store`, `oracles`, `verifiers`, `actions`, `flannel`, `referrers`; or `all`, which also installs the Debian packages that a lab needs
+        /// Names of components: `kubernetes`, `etcd`, `flux`, `gitea`, `crane`, `object-store`, `oracles`, `flux-verifier`, `verifiers`, `actions`, `flannel`, `referrers`; or `all`, which also installs the Debian packages that a lab needs
         #[arg(value_name = "COMPONENT")]
         components: Vec<String>,
         #[command(flatten)]

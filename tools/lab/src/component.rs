@@ -49,6 +49,10 @@ const PLAIN: Component = Component {
     by_default: false,
 };
 
+/// Flags of the C compiler. Go's default has the optimisation of a release, and debug information, which the linker
+/// would remove again.
+pub(crate) const C_FLAGS: &str = "-O1";
+
 /// Argument of `lab build` that means every component and every Debian package that a lab may need.
 /// The tests use all of them.
 const ALL: &str = "all";
@@ -91,7 +95,8 @@ pub(crate) const COMPONENTS: &[Component] = &[
         name: "gitea",
         packages: &["code.gitea.io/gitea"],
         programs: &[("gitea", "gitea")],
-        tags: "sqlite,sqlite_unlock_notify",
+        // `netgo` and `osusergo` are the parts of Go's library that the other components have, which are not in C.
+        tags: "netgo,osusergo,sqlite,sqlite_unlock_notify",
         cgo: true,
         assets: Some(("code.gitea.io/gitea", &["options", "templates", "public"])),
         needed_by: &["Repository"],
@@ -103,12 +108,10 @@ pub(crate) const COMPONENTS: &[Component] = &[
         packages: &[
             "github.com/fluxcd/source-controller",
             "github.com/fluxcd/kustomize-controller",
-            "./verifier",
         ],
         programs: &[
             ("source-controller", "source-controller"),
             ("kustomize-controller", "kustomize-controller"),
-            ("verifier", "flux-verifier"),
         ],
         needed_by: &["Delivery"],
         by_default: true,
@@ -138,6 +141,14 @@ pub(crate) const COMPONENTS: &[Component] = &[
             "github.com/sigstore/cosign/v3/cmd/cosign",
         ],
         programs: &[("sops", "sops"), ("cosign", "cosign")],
+        ..PLAIN
+    },
+    // The part of source-controller that verifies signatures, as a program of its own.
+    Component {
+        name: "flux-verifier",
+        module: "flux",
+        packages: &["./verifier"],
+        programs: &[("verifier", "flux-verifier")],
         ..PLAIN
     },
     // Verifiers of images beside cosign 3. `tester` is policy-controller's verification without a cluster.
@@ -241,7 +252,8 @@ impl Component {
         }
         let packages = self.packages.iter().map(|package| (*package).to_owned()).collect();
         let asked = [self.flags(), packages].concat();
-        parts.insert("flags".to_owned(), format!("{asked:?} cgo={}", self.cgo).into_bytes());
+        let c_flags = self.cgo.then_some(C_FLAGS);
+        parts.insert("flags".to_owned(), format!("{asked:?} cgo={c_flags:?}").into_bytes());
         let mut digest = Sha256::new();
         for (name, bytes) in parts {
             digest.update(format!("{name} {}\n", bytes.len()));

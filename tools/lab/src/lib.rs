@@ -27,6 +27,7 @@ mod endpoints;
 mod error;
 mod files;
 mod forge;
+mod go;
 mod http;
 mod images;
 mod init;
