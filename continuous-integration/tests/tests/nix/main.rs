@@ -4,6 +4,7 @@
 //! This is a separate test program with a network of its own, because two labs in one network would
 //! use the same addresses. Cargo runs it after the lifecycle, and `tasks/test` in parallel.
 
+mod flux;
 mod home;
 mod images;
 #[path = "../project/mod.rs"]
@@ -28,6 +29,7 @@ fn a_user_needs_no_tool_but_nix() -> Test {
     a_program_depends_only_on_its_folder_and_shared_folders(&machine)?;
     only_a_release_needs_the_static_platform(&machine)?;
     components_of_the_lab_come_from_nixpkgs_in_the_same_version(&machine)?;
+    flux::modules_have_the_declared_hash(&machine)?;
     every_check_builds(&machine)?;
     a_foreign_crate_is_compiled_once(&machine)?;
     archives_hold_what_a_user_installs(&machine)?;
@@ -185,17 +187,19 @@ fn components_of_the_lab_come_from_nixpkgs_in_the_same_version(machine: &Machine
           nixpkgs = (builtins.getFlake \"{}\").outPath;
           pkgs = import nixpkgs {{ }};
           package = version: pkgs.runCommand \"package\" {{ inherit version; }} \"mkdir -p $out/bin; touch $out/bin/etcd\";
-          others = {{ etcd = package \"{minor}.99\"; kubernetes = package \"1.2.3\"; }};
+          flux = given: pkgs.runCommand given.pname {{ inherit (given) version; }} \"mkdir -p $out/bin; touch $out/bin/source-controller $out/bin/kustomize-controller\";
+          others = {{ etcd = package \"{minor}.99\"; kubernetes = package \"1.2.3\"; buildGoModule = flux; }};
         in (import ./tasks {{ pkgs = pkgs // others; tools = import ./tools {{ inherit pkgs; }}; inherit nixpkgs; }}).components",
         machine.nixpkgs()
     );
     let list = format!(
-        "cd $(nix-build --no-out-link --expr '{expression}') && find -L . -type f && readlink etcd/server"
+        "cd $(nix-build --no-out-link --expr '{expression}') && find -L . -type f | sort && readlink etcd/server"
     );
     let listed = machine.sh(machine.tools.root(), &list)?;
-    let (files, target) = listed.split_once('\n').ok_or("one file")?;
-    assert_eq!(files, "./etcd/server", "neither another version nor a package that is absent");
-    assert!(target.trim().ends_with("-package/bin/etcd"), "{target}");
+    let (files, target) = listed.trim().rsplit_once('\n').ok_or("files and a link")?;
+    let expected = ["./etcd/server", "./flux/kustomize-controller", "./flux/source-controller"];
+    assert_eq!(files, expected.join("\n"), "neither another version nor a package that is absent");
+    assert!(target.ends_with("-package/bin/etcd"), "{target}");
     Ok(())
 }
 
