@@ -40,36 +40,27 @@ pub(crate) fn command(subcommand: &str, component: &Component, components: &Path
 pub(crate) fn tune(go: &mut Command) {
     let cores = thread::available_parallelism().map_or(1, NonZero::get) as u64;
     let is_set = |name: &str| env::var_os(name).is_some();
-    for argument in tuning(cores, available_mib(), is_set) {
-        match argument {
-            Tuning::Variable(name, value) => go.env(name, value),
-            Tuning::AtOnce(packages) => go.arg("-p").arg(packages.to_string()),
-        };
-    }
+    go.envs(tuning(cores, available_mib(), is_set));
 }
 
-/// One deviation from Go's defaults.
-#[derive(Clone, Debug, PartialEq)]
-enum Tuning {
-    /// An environment variable.
-    Variable(&'static str, String),
-    /// Number of packages that are compiled at once. By default it is the number of threads of one compiler.
-    AtOnce(u64),
-}
-
-fn tuning(cores: u64, available_mib: Option<u64>, is_set: impl Fn(&str) -> bool) -> Vec<Tuning> {
-    let mut tuning = Vec::new();
+fn tuning(
+    cores: u64,
+    available_mib: Option<u64>,
+    is_set: impl Fn(&str) -> bool,
+) -> Vec<(&'static str, String)> {
+    let mut variables = Vec::new();
     let has_memory = available_mib.is_some_and(|mib| mib >= cores * MEMORY_MIB_PER_CORE);
     if has_memory && !is_set("GOGC") && !is_set("GOMEMLIMIT") {
         // The limit starts the collector that `off` has stopped (https://go.dev/doc/gc-guide#Memory_limit).
-        tuning.push(Tuning::Variable("GOGC", "off".to_owned()));
-        tuning.push(Tuning::Variable("GOMEMLIMIT", format!("{HEAP_MIB}MiB")));
+        variables.push(("GOGC", "off".to_owned()));
+        variables.push(("GOMEMLIMIT", format!("{HEAP_MIB}MiB")));
     }
     if cores <= FEW_CORES && !is_set("GOMAXPROCS") {
-        tuning.push(Tuning::Variable("GOMAXPROCS", "1".to_owned()));
-        tuning.push(Tuning::AtOnce(cores));
+        variables.push(("GOMAXPROCS", "1".to_owned()));
+        // Number of packages that are compiled at once. By default it is the number of threads of one compiler.
+        variables.push(("GOFLAGS", format!("-p={cores}")));
     }
-    tuning
+    variables
 }
 
 /// Returns the memory that is available on this machine and in this container.
@@ -86,19 +77,19 @@ fn available_mib() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn variable(name: &'static str, value: &str) -> Tuning {
-        Tuning::Variable(name, value.to_owned())
+    fn variable(name: &'static str, value: &str) -> (&'static str, String) {
+        (name, value.to_owned())
     }
 
     #[test]
     fn compilers_use_memory_that_every_core_has_and_one_thread_on_few_cores() {
         let none = |_: &str| false;
         let memory = [variable("GOGC", "off"), variable("GOMEMLIMIT", "1024MiB")];
-        let thread = |cores| [variable("GOMAXPROCS", "1"), Tuning::AtOnce(cores)];
+        let thread = [variable("GOMAXPROCS", "1"), variable("GOFLAGS", "-p=2")];
 
-        assert_eq!(tuning(2, Some(4096), none), [memory.clone(), thread(2)].concat());
-        assert_eq!(tuning(2, Some(4095), none), thread(2));
-        assert_eq!(tuning(2, None, none), thread(2));
+        assert_eq!(tuning(2, Some(4096), none), [memory.clone(), thread.clone()].concat());
+        assert_eq!(tuning(2, Some(4095), none), thread);
+        assert_eq!(tuning(2, None, none), thread);
         assert_eq!(tuning(5, Some(16_384), none), memory);
         assert_eq!(tuning(16, Some(16_384), none), []);
     }
@@ -106,18 +97,12 @@ mod tests {
     #[test]
     fn variables_of_the_user_have_priority() {
         for (set, names) in [
-            (["GOGC"], vec!["GOMAXPROCS"]),
-            (["GOMEMLIMIT"], vec!["GOMAXPROCS"]),
-            (["GOMAXPROCS"], vec!["GOGC", "GOMEMLIMIT"]),
+            (["GOGC"], ["GOMAXPROCS", "GOFLAGS"]),
+            (["GOMEMLIMIT"], ["GOMAXPROCS", "GOFLAGS"]),
+            (["GOMAXPROCS"], ["GOGC", "GOMEMLIMIT"]),
         ] {
-            let tuning = tuning(2, Some(8192), |name| set.contains(&name));
-            let changed: Vec<_> = tuning
-                .iter()
-                .filter_map(|tuning| match tuning {
-                    Tuning::Variable(name, _) => Some(*name),
-                    Tuning::AtOnce(_) => None,
-                })
-                .collect();
+            let variables = tuning(2, Some(8192), |name| set.contains(&name));
+            let changed: Vec<_> = variables.iter().map(|(name, _)| *name).collect();
             assert_eq!(changed, names, "{set:?}");
         }
     }
