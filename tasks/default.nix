@@ -21,7 +21,7 @@ let
   # Components of the lab that nixpkgs has, and Flux, in the form in which the lab keeps what it builds: folders with the
   # programs under the names of their Go packages. The lab builds the other components with Go, and those whose version in
   # nixpkgs differs in more than the last number from the one in continuous-integration/components.
-  components = pkgs.linkFarm "holistic-components" (lib.concatMapAttrs inFolder (lib.filterAttrs isSame {
+  components = pkgs.linkFarm "holistic-components" (lib.concatMapAttrs inFolder (flux // lib.filterAttrs isSame {
     etcd = { module = "go.etcd.io/etcd/server/v3"; package = pkgs.etcd or null; programs = { server = "etcd"; }; };
     kubernetes = {
       module = "k8s.io/kubernetes";
@@ -35,13 +35,15 @@ let
       files = { static = pkgs.gitea.data; };
     };
     crane = { module = "github.com/google/go-containerregistry"; package = pkgs.crane or null; programs = { crane = "crane"; }; };
-    flux = {
-      module = "github.com/fluxcd/source-controller";
-      package = if pkgs ? buildGoModule then import (modules + "/flux") { inherit pkgs; } else null;
-      programs = lib.genAttrs [ "source-controller" "kustomize-controller" ] (name: name);
-    };
     object-store = { module = "github.com/versity/versitygw"; package = pkgs.versitygw or null; programs = { versitygw = "versitygw"; }; };
   }));
+  # Its version is the one in continuous-integration/components, so nothing is to be compared.
+  flux = lib.optionalAttrs (pkgs ? buildGoModule) {
+    flux = {
+      package = import (modules + "/flux") { inherit pkgs; };
+      programs = lib.genAttrs [ "source-controller" "kustomize-controller" ] (name: name);
+    };
+  };
   inFolder = name: { package, programs, files ? { }, ... }:
     lib.mapAttrs' (path: lib.nameValuePair "${name}/${path}") (lib.mapAttrs (_: lib.getExe' package) programs // files);
   isSame = name: { module, package, ... }:

@@ -4,9 +4,7 @@ let
   inherit (pkgs) lib;
 in
 pkgs.buildGoModule {
-  pname = "flux-controllers";
-  version = lib.head (lib.concatMap (line: let found = builtins.match ".*fluxcd/source-controller v([0-9.]+)" line; in if found == null then [ ] else found)
-    (lib.splitString "\n" (builtins.readFile ./go.mod)));
+  name = "flux-controllers";
   src = lib.fileset.toSource {
     root = ../..;
     fileset = lib.fileset.unions [ ./go.mod ./go.sum ../../flux-artifact ];

@@ -187,7 +187,7 @@ fn components_of_the_lab_come_from_nixpkgs_in_the_same_version(machine: &Machine
           nixpkgs = (builtins.getFlake \"{}\").outPath;
           pkgs = import nixpkgs {{ }};
           package = version: pkgs.runCommand \"package\" {{ inherit version; }} \"mkdir -p $out/bin; touch $out/bin/etcd\";
-          flux = given: pkgs.runCommand given.pname {{ inherit (given) version; }} \"mkdir -p $out/bin; touch $out/bin/source-controller $out/bin/kustomize-controller\";
+          flux = given: pkgs.runCommand given.name {{ }} \"mkdir -p $out/bin; touch $out/bin/source-controller $out/bin/kustomize-controller\";
           others = {{ etcd = package \"{minor}.99\"; kubernetes = package \"1.2.3\"; buildGoModule = flux; }};
         in (import ./tasks {{ pkgs = pkgs // others; tools = import ./tools {{ inherit pkgs; }}; inherit nixpkgs; }}).components",
         machine.nixpkgs()
