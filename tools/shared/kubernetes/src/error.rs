@@ -18,6 +18,9 @@ pub enum Error {
         /// Cause, as a clause about the kubeconfig.
         why: &'static str,
     },
+    /// The certificate authorities of the environment cannot be read.
+    #[error(transparent)]
+    Roots(#[from] remote::RootsError),
     /// This machine cannot start an asynchronous runtime.
     #[error("the HTTP client cannot start on this machine")]
     Runtime(#[source] io::Error),
@@ -186,6 +189,7 @@ impl Diagnostic for Error {
         match self {
             Self::Secret(error) => error.reason(),
             Self::Kubeconfig { .. } => Reason::KubeconfigInvalid,
+            Self::Roots(_) => Reason::FileFailed,
             Self::Runtime(_) => Reason::RuntimeFailed,
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
@@ -210,6 +214,7 @@ impl Diagnostic for Error {
     fn help(&self) -> Option<String> {
         let help = match self {
             Self::Secret(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
             Self::RateLimited { retry_after: Some(pause), .. } => {
                 let seconds = pause.as_secs();
                 return Some(format!("run the same command again in {seconds} s"));
@@ -280,6 +285,7 @@ impl Diagnostic for Error {
             | Self::RateLimited { .. }
             | Self::Busy { .. } => Exit::Temporary,
             Self::Kubeconfig { .. }
+            | Self::Roots(_)
             | Self::Untrusted { .. }
             | Self::Unauthorized { .. }
             | Self::Forbidden { .. }

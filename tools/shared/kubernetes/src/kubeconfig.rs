@@ -41,6 +41,7 @@ impl Kubeconfig {
     /// # Errors
     ///
     /// [`Error::Kubeconfig`]: the text is no kubeconfig, or it has a setting that is not permitted.
+    /// [`Error::Roots`]: it has no authority, and this machine's cannot be read.
     pub fn parse(kubeconfig: &Secret) -> Result<Self, Error> {
         let parsed = Parsed::from_yaml(kubeconfig.text()?)
             .map_err(|_| invalid("its YAML is not a valid kubeconfig"))?;
@@ -75,26 +76,31 @@ impl Kubeconfig {
         key: &str,
     ) -> Result<Self, Error> {
         let encode = |pem: &str| BASE64.encode(pem.as_bytes());
-        let cluster = Cluster { server: Some(server.to_owned()), ..Cluster::default() };
+        let cluster = Cluster {
+            server: Some(server.to_owned()),
+            certificate_authority_data: Some(encode(&remote::to_pem([authority]))),
+            ..Cluster::default()
+        };
         let user = AuthInfo {
             client_certificate_data: Some(encode(certificate)),
             client_key_data: Some(encode(key).into()),
             ..AuthInfo::default()
         };
-        let mut kubeconfig = Self::accept(&cluster, &user)?;
-        kubeconfig.config.root_cert = Some(vec![authority.to_vec()]);
-        Ok(kubeconfig)
+        Self::accept(&cluster, &user)
     }
 
     /// Builds the client's configuration from the fields that are permitted. kube's own loader also
     /// reads `HTTPS_PROXY`; the proxy in the environment serves the web and cannot reach a private
-    /// control plane.
+    /// control plane. Without an authority, kube would ask the system alone, and not open a client where the
+    /// system has none, even for plain HTTP.
     fn accept(declared: &Cluster, who: &AuthInfo) -> Result<Self, Error> {
         user(who)?;
         let mut config = Config::new(cluster(declared)?);
-        if let Some(data) = &declared.certificate_authority_data {
-            config.root_cert = Some(authorities(data)?);
-        }
+        config.root_cert = Some(match &declared.certificate_authority_data {
+            Some(data) => authorities(data)?,
+            None if config.cluster_url.scheme_str() == Some("http") => Vec::new(),
+            None => remote::roots()?.to_vec(),
+        });
         config.tls_server_name.clone_from(&declared.tls_server_name);
         config.auth_info = who.clone();
         // This crate repeats requests itself: kube would also repeat the creation of an object.

@@ -117,3 +117,17 @@ fn certificates_are_accepted_without_a_text_of_yaml() {
     assert!(config.proxy_url.is_none() && !config.accept_invalid_certs && !config.default_retry);
     assert!(accepted("http://10.0.0.1:6443").is_err(), "plain HTTP would show the requests");
 }
+
+// hazard: A machine without a list of certificate authorities cannot use a kubeconfig, and the error blames its keys.
+// class: One client does not trust as the others do.
+// members: the client of the API server; the clients of HTTP, S3 and Git use `remote::roots`
+// now: without an authority of its own, a kubeconfig has those of `remote::roots`; plain HTTP needs none
+#[test]
+fn kubeconfig_without_an_authority_has_those_of_every_other_client() {
+    let authorities = |server| {
+        let kubeconfig = standin::kubeconfig(server, &json!({"token": "hunter2"}));
+        Kubeconfig::parse(&kubeconfig).expect("accepted").config.root_cert
+    };
+    assert_eq!(authorities("https://example.org").as_deref(), remote::roots().ok());
+    assert_eq!(authorities("http://127.0.0.1:1"), Some(Vec::new()));
+}
