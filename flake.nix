@@ -73,7 +73,7 @@
         tools.programs
         // lib.concatMapAttrs (source: checks: lib.mapAttrs' (name: check: lib.nameValuePair "${source}-${name}" check) checks) (ofSources "checks" system)
         // {
-          inherit (tools) lab manual;
+          inherit (tools) lab manual tests;
           format = pkgs.runCommand "format" { nativeBuildInputs = [ pkgs.cargo pkgs.rustfmt ]; } ''
             export CARGO_HOME=$PWD
             cd ${self}

@@ -21,8 +21,8 @@ let
       (lib.fileset.unions ([ ../Cargo.toml ../Cargo.lock ../continuous-integration/tests/Cargo.toml (lib.fileset.fileFilter (file: file.name == "Cargo.toml") ./.) ] ++ folders))
       excluded;
   };
-  # Builds have no tests, because most tests need the lab. `tasks/test` runs them in the checkout. A line in a changelog
-  # builds no program again.
+  # A program is built without tests, so that a change in a test or a line in a changelog builds no program again. `tests`
+  # runs those that need no component, and `tasks/test` all of them in the checkout.
   excluded = lib.fileset.unions ([ ./shared/testing/src ] ++ lib.concatMap (crate: map (name: lib.fileset.maybeMissing (crate + "/${name}")) [ "tests" "CHANGELOG.md" ]) crates);
   crates = map (path: ./. + "/${path}") (folders ./. ++ map (name: "shared/${name}") (folders ./shared) ++ map (name: "emulators/${name}") (folders ./emulators));
   folders = path: lib.attrNames (lib.filterAttrs (name: type: type == "directory" && builtins.pathExists (path + "/${name}/Cargo.toml")) (builtins.readDir path));
@@ -175,9 +175,26 @@ let
   manual = pkgs.runCommand "holistic-manual" { } ''
     ${lab.manual}/bin/manual $out
   '';
+
+  # Tests that need neither a component of the lab nor a file system that Nix's sandbox lacks. They read documents, pages and
+  # sources of the whole repository.
+  tests = build {
+    pname = "holistic-tests";
+    src = lib.cleanSource ../.;
+    nativeCheckInputs = [ pkgs.gitMinimal ];
+    buildPhase = ''
+      runHook preBuild
+      ${continueFrom [ dependencies ]}
+      find continuous-integration -type f -exec touch {} +
+      runHook postBuild
+    '';
+    doCheck = true;
+    cargoTestFlags = [ "--workspace" "--lib" ];
+    installPhase = "touch $out";
+  };
 in
 {
-  inherit dependencies images lab manual;
+  inherit dependencies images lab manual tests;
 
   programs = built;
 

@@ -83,7 +83,10 @@ fn the_flake_has_every_output(machine: &Machine) -> Test {
     }
     assert_eq!(names_of("devShells"), set(&["default"]));
     assert!(outputs["formatter"]["x86_64-linux"]["name"].is_string(), "{outputs}");
-    assert!(names_of("checks").is_superset(&set(&[&PROGRAMS[..], &["format", "manual"]].concat())));
+    assert!(
+        names_of("checks")
+            .is_superset(&set(&[&PROGRAMS[..], &["format", "manual", "tests"]].concat()))
+    );
     for source in sources {
         assert!(names_of("checks").contains(&format!("{source}-default")), "{source}");
     }
@@ -211,6 +214,18 @@ fn every_check_builds(machine: &Machine) -> Test {
     let outputs = sources.lines().map(check).collect::<Vec<_>>().join(" ");
     machine.sh(machine.tools.root(), &format!("nix build --no-link $NIXPKGS {outputs}"))?;
     machine.sh(machine.tools.root(), "nix flake check $NIXPKGS")?;
+    the_check_of_the_programs_runs_their_tests(machine)
+}
+
+fn the_check_of_the_programs_runs_their_tests(machine: &Machine) -> Test {
+    let log = "nix log $(nix path-info --derivation $NIXPKGS .#checks.x86_64-linux.tests)";
+    let log = plain(&machine.sh(machine.tools.root(), log)?);
+    let crates = log.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
+    let passed = crates.filter_map(|line| line.split(' ').next()?.parse::<u32>().ok());
+    assert!(passed.sum::<u32>() > 500, "{log}");
+    for program in PROGRAMS {
+        assert!(log.contains(&format!("/{}-", program.replace('-', "_"))), "{program}: {log}");
+    }
     Ok(())
 }
 
@@ -242,8 +257,9 @@ fn a_foreign_crate_is_compiled_once(machine: &Machine) -> Test {
     Ok(())
 }
 
-/// Returns `text` without the colours that cargo prints because a builder of Nix has a terminal.
+/// Returns `text` without the colours that cargo and its tests print because a builder of Nix has a terminal.
 fn plain(text: &str) -> String {
+    let text = text.replace("\u{1b}(B", "");
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default();
     let rest = parts.map(|part| part.split_once('m').map_or("", |(_, rest)| rest));
