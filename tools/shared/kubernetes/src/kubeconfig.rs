@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use contract::Project;
 use data_encoding::BASE64;
 use documents::Declared;
-use http::Uri;
+use http::{HeaderValue, Uri};
 use kube::Config;
 use kube::config::{AuthInfo, Cluster, Kubeconfig as Parsed};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use secrets::Secret;
 
 use crate::Error;
@@ -127,7 +127,7 @@ fn current(parsed: &Parsed) -> Option<(&Cluster, AuthInfo)> {
     Some((cluster.cluster.as_ref()?, user))
 }
 
-/// Accepts a user, unless a setting runs a program or reads a file.
+/// Accepts a user, unless a setting runs a program or reads a file, or the token fits into no header.
 fn user(user: &AuthInfo) -> Result<(), Error> {
     if user.exec.is_some() || user.auth_provider.is_some() {
         return Err(invalid("it has `exec` or `auth-provider`, which run programs"));
@@ -136,10 +136,12 @@ fn user(user: &AuthInfo) -> Result<(), Error> {
     if files.iter().any(|file| file.is_some()) {
         return Err(invalid("it refers to files; keys and certificates must be embedded"));
     }
+    let token = text(user, "token").map(HeaderValue::try_from).transpose();
+    token.map_err(|_| invalid("its token has a line break or another character of no header"))?;
     Ok(())
 }
 
-/// Returns the URL of a cluster, unless a setting reads a file, weakens TLS or names a proxy.
+/// Returns the URL of a cluster, unless a setting reads a file, weakens TLS, names a proxy or cannot be used.
 fn cluster(cluster: &Cluster) -> Result<Uri, Error> {
     if cluster.certificate_authority.is_some() {
         return Err(invalid("it refers to files; keys and certificates must be embedded"));
@@ -150,6 +152,8 @@ fn cluster(cluster: &Cluster) -> Result<Uri, Error> {
     if cluster.proxy_url.is_some() {
         return Err(invalid("it has `proxy-url`, which would receive every request"));
     }
+    let name = cluster.tls_server_name.as_deref().map(ServerName::try_from).transpose();
+    name.map_err(|_| invalid("its `tls-server-name` is no name of a host"))?;
     let server = cluster.server.as_deref().and_then(|server| server.parse::<Uri>().ok());
     let server = server.ok_or_else(|| invalid("it lacks a server, a user or a context"))?;
     if server.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -180,14 +184,17 @@ fn authorities(data: &str) -> Result<Vec<Vec<u8>>, Error> {
 
 /// Returns every text of a user that gives access.
 fn credentials(user: &AuthInfo) -> Vec<String> {
-    // The types of these fields show their value only to a serializer.
-    let fields = serde_json::to_value(user).unwrap_or_default();
-    let text = |field: &str| fields[field].as_str().map(str::to_owned);
-    let key = text("client-key-data");
+    let key = text(user, "client-key-data");
     let pem = key.as_ref().and_then(|key| BASE64.decode(key.trim().as_bytes()).ok());
     let pem = pem.and_then(|pem| String::from_utf8(pem).ok()).unwrap_or_default();
     let lines = pem.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned);
-    [text("token"), text("password"), key].into_iter().flatten().chain(lines).collect()
+    let credentials = [text(user, "token"), text(user, "password"), key];
+    credentials.into_iter().flatten().chain(lines).collect()
+}
+
+/// Returns a secret field of a user. The types of these fields show their value only to a serializer.
+fn text(user: &AuthInfo, field: &str) -> Option<String> {
+    serde_json::to_value(user).ok()?[field].as_str().map(str::to_owned)
 }
 
 #[cfg(test)]

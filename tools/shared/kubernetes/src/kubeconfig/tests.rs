@@ -53,6 +53,8 @@ fn every_hostile_setting_is_refused_and_named() {
         (cluster, "server", Value::Null, "lacks a server"),
         (cluster, "certificate-authority-data", json!("aHVudGVyMg=="), "certificates or keys"),
         (cluster, "certificate-authority-data", json!("%"), "certificates or keys"),
+        (cluster, "tls-server-name", json!("two words"), "tls-server-name"),
+        (user, "token", json!("hunter2\n"), "its token"),
         ("", "current-context", json!("other"), "lacks a server"),
         ("", "contexts", json!([]), "lacks a server"),
         ("", "users", json!("hunter2"), "not a valid kubeconfig"),
