@@ -33,6 +33,9 @@ cd "$repository" || exit 1
 export LAB_CACHE=${LAB_CACHE:-$repository/.cache} LAB_DIR=${LAB_DIR:-$repository/.lab}
 export LAB_BIN=$LAB_CACHE/bin LAB_COMPONENTS=$tools/continuous-integration/components
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$tools/target}
+# An incremental build takes 100 instead of 72 CPU seconds for our crates, and a build after a change 5 instead of 12. The
+# second matters where cargo has built incrementally, which only a developer does.
+[ -n "$built" ] || compgen -G "$CARGO_TARGET_DIR/debug/incremental/*" >/dev/null || export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 export GOTOOLCHAIN=local # by default Go may download another version (https://go.dev/doc/toolchain), which builds other bytes
 # The published identity decrypts the published secrets, which are for the lab. `tasks/init` removes it, and an identity
 # that is already in the environment has priority.

@@ -256,6 +256,26 @@ fn a_task_names_a_build_only_when_there_is_something_to_build() -> Test {
     Ok(())
 }
 
+#[test]
+fn a_task_builds_incrementally_only_where_a_developer_has() -> Test {
+    let machine = Machine::new()?;
+    for (program, script) in [
+        ("git", "exit 0"),
+        ("lab", "exit 0"),
+        ("cargo", "mkdir -p $CARGO_TARGET_DIR/debug/incremental; echo ${CARGO_INCREMENTAL-1} >&2"),
+    ] {
+        machine.stand_in(program, script)?;
+    }
+    machine.borrow("find")?;
+    let said = || Ok::<_, Box<dyn Error>>(stderr(&machine.task("lab", &["status"]).output()?));
+    assert!(said()?.ends_with("\n0\n"));
+    // `cargo build` makes this folder with every build, and files in it only when it builds incrementally.
+    fs::create_dir(machine.path("target/debug/incremental/lab-1"))?;
+    fs::remove_file(machine.path("target/debug/built"))?;
+    assert!(said()?.ends_with("\n1\n"));
+    Ok(())
+}
+
 /// A machine whose programs only write their command line to `$HOME/called`.
 fn sunset() -> Test<Machine> {
     let machine = Machine::new()?;
