@@ -22,7 +22,7 @@ let
       excluded;
   };
   # A program is built without tests, so that a change in a test or a line in a changelog builds no program again. `tests`
-  # runs those that need no component, and `tasks/test` all of them in the checkout.
+  # runs unit tests, and `tasks/test` all of them in the checkout.
   excluded = lib.fileset.unions ([ ./shared/testing/src ] ++ lib.concatMap (crate: map (name: lib.fileset.maybeMissing (crate + "/${name}")) [ "tests" "CHANGELOG.md" ]) crates);
   crates = map (path: ./. + "/${path}") (folders ./. ++ map (name: "shared/${name}") (folders ./shared) ++ map (name: "emulators/${name}") (folders ./emulators));
   folders = path: lib.attrNames (lib.filterAttrs (name: type: type == "directory" && builtins.pathExists (path + "/${name}/Cargo.toml")) (builtins.readDir path));
@@ -176,8 +176,7 @@ let
     ${lab.manual}/bin/manual $out
   '';
 
-  # Tests that need neither a component of the lab nor a file system that Nix's sandbox lacks. They read documents, pages and
-  # sources of the whole repository.
+  # Unit tests, which need no component of the lab. They read documents, pages and sources of the whole repository.
   tests = build {
     pname = "holistic-tests";
     src = lib.cleanSource ../.;
