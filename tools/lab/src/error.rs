@@ -183,13 +183,13 @@ pub enum Error {
         /// Path of its log.
         log: PathBuf,
     },
-    /// The running lab uses another network than the command line.
-    #[error("the lab in {} runs on {running}, not on {asked}", directory.display())]
+    /// The lab was made for another network than that of the command line.
+    #[error("the lab in {} has addresses of {existing}, not of {asked}", directory.display())]
     OtherNetwork {
         /// Folder of the lab.
         directory: PathBuf,
-        /// Network of the running lab.
-        running: String,
+        /// Network of the lab.
+        existing: String,
         /// Network on the command line.
         asked: String,
     },
@@ -374,8 +374,8 @@ impl Diagnostic for Error {
             Self::Silent { log, .. } => {
                 format!("read {}, then run the same command again", log.display())
             }
-            Self::OtherNetwork { running, .. } => {
-                format!("run `lab down` first, or set LAB_NETWORK={running}")
+            Self::OtherNetwork { existing, .. } => {
+                format!("set LAB_NETWORK={existing}, or delete that lab with `lab down --wipe`")
             }
             Self::OtherUser { .. } => {
                 "run the command as that user, or set LAB_DIR to another folder, and LAB_NETWORK to other addresses \

@@ -115,9 +115,46 @@ pub(crate) fn log(path: &Path) -> Result<File, Error> {
 
 /// Returns the last line of a log, for an error message.
 pub(crate) fn last_line(path: &Path) -> String {
-    let text = fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let text = read_lossy(path);
     let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no output");
     line.chars().take(400).collect()
+}
+
+/// Returns the last error in a log of a program of this repository with its causes, without the help, which is about
+/// that program. A log without an error has a last line.
+pub(crate) fn last_error(path: &Path) -> String {
+    let text = read_lossy(path);
+    let lines: Vec<_> = text.lines().collect();
+    let errors = lines.iter().rposition(|line| line.starts_with("error: "));
+    let Some(first) = errors else { return last_line(path) };
+    let parts = lines[first..].iter().filter_map(|line| {
+        line.strip_prefix("error: ").or_else(|| line.strip_prefix("  because: "))
+    });
+    parts.collect::<Vec<_>>().join(": ")
+}
+
+fn read_lossy(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_error_of_a_log_has_its_causes_and_no_help() {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        for (text, expected) in [
+            ("", "no output"),
+            ("lab  -  ended\n\n", "lab  -  ended"),
+            (
+                "error: old\n  help: wait\nerror: cannot open a\n  because: b\n  because: c\n  help: correct it\n",
+                "cannot open a: b: c",
+            ),
+        ] {
+            fs::write(log.path(), text).expect("written");
+            assert_eq!(last_error(log.path()), expected);
+        }
+    }
 }

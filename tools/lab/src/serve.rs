@@ -136,7 +136,7 @@ pub(crate) fn start(paths: &LabPaths) -> Result<(), Error> {
         }
         let ended = child.try_wait().map_err(files::cannot("wait for", Path::new("sh")))?;
         if ended.is_some() || Instant::now() >= end {
-            let (service, said) = ("lab".to_owned(), files::last_line(&log));
+            let (service, said) = ("lab".to_owned(), files::last_error(&log));
             return Err(Error::Died { service, said, log });
         }
         thread::sleep(TICK);

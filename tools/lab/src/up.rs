@@ -83,16 +83,18 @@ fn start(
     projects: &[Declared<Project>],
 ) -> Result<(), Error> {
     let runs = state::is_running(paths)?;
-    if !runs {
-        serve::sweep(paths)?;
-    } else if let Some(state) = state::read(paths)?
+    // Machines, certificates and the forge keep their addresses while the lab is down.
+    if let Some(state) = state::read(paths)?
         && state.network != paths.network.to_string()
     {
         return Err(Error::OtherNetwork {
             directory: paths.directory.clone(),
-            running: state.network,
+            existing: state.network,
             asked: paths.network.to_string(),
         });
+    }
+    if !runs {
+        serve::sweep(paths)?;
     }
     // Services that run keep running, even if these documents do not need them.
     let mut wanted = if runs { state::wanted(paths)? } else { Vec::new() };
@@ -147,7 +149,7 @@ fn answers(paths: &LabPaths, service: Service) -> Result<(), Error> {
         }
         if !state::is_running(paths)? {
             let log = paths.log("lab");
-            let said = crate::files::last_line(&log);
+            let said = crate::files::last_error(&log);
             return Err(Error::Died { service: "lab".to_owned(), said, log });
         }
         if Instant::now() >= end {

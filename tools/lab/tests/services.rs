@@ -384,10 +384,29 @@ fn up_reports_an_address_in_use_and_writes_no_document() -> Test {
     assert!(said.contains(&us), "{said}");
 
     drop(listener);
+    Ok(())
+}
+
+// hazard: A user starts an old lab with another `LAB_NETWORK`, and the lab ends with "correct the cause".
+// class: The settings of a command do not fit the state on disk.
+// members: a running lab, and one that is down, whose machines and certificates have addresses
+// now: one check before anything starts; both addresses and two ways out are in the message
+#[test]
+fn up_with_other_addresses_than_those_of_the_lab_is_an_error() -> Test {
+    let lab = Lab::new()?;
     lab.run("up", PROJECT).success();
-    let run = lab.command("up").env("LAB_NETWORK", "127.72.0.0/16").write_stdin(PROJECT).assert();
-    let said = stderr(&run.code(100).stdout(""));
-    assert!(said.contains("runs on 127.71.0.0/16, not on 127.72.0.0/16"), "{said}");
+    let on_another = || -> Test {
+        let mut command = lab.command("up");
+        let run = command.env("LAB_NETWORK", "127.72.0.0/16").write_stdin(PROJECT);
+        let said = stderr(&run.assert().code(100).stdout(""));
+        assert!(said.contains("has addresses of 127.71.0.0/16, not of 127.72.0.0/16"), "{said}");
+        assert!(said.contains("set LAB_NETWORK=127.71.0.0/16, or delete that lab"), "{said}");
+        Ok(())
+    };
+    on_another()?;
+    lab.run("down", "").success();
+    on_another()?;
+    lab.run("up", PROJECT).success();
     Ok(())
 }
 

@@ -336,8 +336,8 @@ reasons! {
     PortInUse [100] "End the process that the message names."
     /// A service of the lab does not stay up.
     Died [100] "Read the log that the help names."
-    /// The lab runs on other addresses than the command names.
-    OtherNetwork [100] "Run `lab down` first."
+    /// The lab was made for other addresses than the command names.
+    OtherNetwork [100] "Set `LAB_NETWORK` to the lab's addresses, or delete the lab with `lab down --wipe`."
     /// The documents need something that only root may do.
     RootRequired [100] "Run the command as root, or leave out what takes root."
     /// Another user has created the lab.
