@@ -120,13 +120,14 @@ pub(crate) fn last_line(path: &Path) -> String {
     line.chars().take(400).collect()
 }
 
-/// Returns the last error in a log of a program of this repository with its causes, without the help, which is about
-/// that program. A log without an error has a last line.
+/// Returns the error at the end of a log of a program of this repository with its causes, without the help, which is
+/// about that program. A log that ends otherwise, for example after an older error, has a last line.
 pub(crate) fn last_error(path: &Path) -> String {
     let text = read_lossy(path);
     let lines: Vec<_> = text.lines().collect();
     let errors = lines.iter().rposition(|line| line.starts_with("error: "));
-    let Some(first) = errors else { return last_line(path) };
+    let ends_with = |first: &usize| lines[first + 1..].iter().all(|line| line.starts_with("  "));
+    let Some(first) = errors.filter(ends_with) else { return last_line(path) };
     let parts = lines[first..].iter().filter_map(|line| {
         line.strip_prefix("error: ").or_else(|| line.strip_prefix("  because: "))
     });
@@ -148,6 +149,7 @@ mod tests {
         for (text, expected) in [
             ("", "no output"),
             ("lab  -  ended\n\n", "lab  -  ended"),
+            ("error: old\n  help: wait\nlab  -  ended\n", "lab  -  ended"),
             (
                 "error: old\n  help: wait\nerror: cannot open a\n  because: b\n  because: c\n  help: correct it\n",
                 "cannot open a: b: c",
